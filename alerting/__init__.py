@@ -1,0 +1,1 @@
+"""From findings to alarms that reach a person. See docs/alerting.md."""

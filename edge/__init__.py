@@ -1,0 +1,1 @@
+"""Edge agents: read equipment over Modbus and MQTT, journal, forward. See docs/edge.md."""

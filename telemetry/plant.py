@@ -1,0 +1,202 @@
+"""The plant: which equipment stands where, how it is reached, who owns and maintains it. What a plant file says.
+
+`telemetry.files.load_plant` reads it from YAML, with profiles found and overrides applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import Field
+
+from telemetry.profile import Model, Name, Profile, Text
+
+Level = Literal["city", "district", "street", "village", "grid"]
+OrganisationKind = Literal[
+    "use_unit",
+    "maintainer",
+    "manufacturer",
+    "filler",
+    "inspection_body",
+    "regulator",
+    "supervision_office",
+    "street_government",
+]
+Status = Literal["in_use", "stopped_by_order", "unregistered", "inspection_overdue", "scrapped"]
+
+
+class Site(Model):
+    """The district or works that the file describes; the root of its areas."""
+
+    id: Name
+    name: Text
+    timezone: str = "UTC"
+    level: Level = "district"
+
+
+class Area(Model):
+    """An area of supervision."""
+
+    id: Name
+    level: Level
+    name: Text
+    parent: Name | None = Field(None, description="Default: the site.")
+
+
+class Organisation(Model):
+    """An owner, user, maintainer, regulator …"""
+
+    id: Name
+    kinds: tuple[OrganisationKind, ...] = Field(min_length=1)
+    name: Text
+    phone: str = ""
+    credit_code: str = ""
+    address: str = ""
+
+
+class Endpoint(Model):
+    """What differs from the defaults at one endpoint (host and port, or serial line)."""
+
+    timeout_s: float | None = Field(None, gt=0)
+    pause_between_requests_s: float = Field(0.0, ge=0)
+    pause_after_connect_s: float = Field(0.0, ge=0)
+    max_registers: int | None = Field(None, ge=1, le=125)
+    username: str | None = Field(None, description="A reference: env:NAME or file:PATH.", pattern=r"^(env|file):.+")
+    password: str | None = Field(None, description="A reference: env:NAME or file:PATH.", pattern=r"^(env|file):.+")
+    ca_file: str | None = None
+
+
+class Parties(Model):
+    """Who stands for the equipment today."""
+
+    owner: Name | None = None
+    user: Name | None = None
+    maintainer: Name | None = None
+
+
+class PlantEquipment(Model):
+    """One piece of equipment, as the file has it."""
+
+    id: Name
+    profile: Name
+    address: str
+    name: Text | None = None
+    area: Name | None = None
+    edge: Name | None = Field(None, description="The edge that reads it. Default: whichever is given this file.")
+    registration: str | None = Field(
+        None, pattern=r"^\d{20}$", description="20 digits: type 4, county 6, year and month 6, serial 4."
+    )
+    parties: Parties = Parties()
+    location: str = Field("", description="Street address, for people.")
+    position: tuple[float, float] | None = Field(None, description="Latitude, longitude in degrees (WGS 84).")
+    model: str = ""
+    status: Status = "in_use"
+    poll_s: float | None = Field(None, gt=0)
+    points: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Overrides of the profile's points.")
+
+
+class PlantFile(Model):
+    """A plant file."""
+
+    site: Site
+    areas: tuple[Area, ...] = ()
+    organisations: tuple[Organisation, ...] = ()
+    endpoints: dict[str, Endpoint] = Field(default_factory=dict)
+    equipment: tuple[PlantEquipment, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An equipment's address, taken apart.
+
+    modbus+tcp://HOST[:502]/UNIT ·
+    modbus+rtuovertcp://HOST:PORT/UNIT · mqtt://HOST[:1883]/PREFIX · mqtts://HOST[:8883]/PREFIX
+    """
+
+    scheme: str
+    host: str
+    port: int
+    unit: int
+    prefix: str
+    options: Mapping[str, str]
+    endpoint: str
+    """scheme://host:port: what several equipments may share."""
+
+    @property
+    def is_modbus(self) -> bool:
+        """Whether a Modbus driver reads it (else MQTT)."""
+        return self.scheme.startswith("modbus+")
+
+
+_DEFAULT_PORTS = {"modbus+tcp": 502, "modbus+rtuovertcp": 502, "modbus+rtu": 0, "mqtt": 1883, "mqtts": 8883}
+
+
+def parse_address(text: str) -> Address:
+    """Takes an address apart. Raises ValueError that says what was expected."""
+    parts = urlsplit(text)
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError(f"expected {', '.join(f'{s}://…' for s in _DEFAULT_PORTS)}, found {text!r}")
+    if parts.scheme == "modbus+rtu":
+        raise ValueError(
+            f"modbus+rtu: serial lines are not in this release; expected modbus+tcp or mqtt, found {text!r}"
+        )
+    if parts.username or parts.password:
+        raise ValueError("expected no user or password in an address: name them under endpoints as env: or file:")
+    try:
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    except ValueError as error:
+        raise ValueError(f"expected a port in 1..65535, found {text!r}") from error
+    host, path = parts.hostname or "", parts.path.strip("/")
+    if not host:
+        raise ValueError(f"expected a host, found {text!r}")
+    unit, prefix = 1, ""
+    if parts.scheme.startswith("modbus+"):
+        if path and not (path.isdecimal() and 0 <= int(path) <= 255):
+            raise ValueError(f"expected a unit id in 0..255 after the host, found {path!r}")
+        unit = int(path) if path else 1
+    elif not path or "#" in text or "+" in path:
+        raise ValueError(f"expected a topic prefix without wildcards after the host, found {text!r}")
+    else:
+        prefix = path
+    shown = f"[{host}]" if ":" in host else host
+    return Address(
+        parts.scheme, host, port, unit, prefix, dict(parse_qsl(parts.query)), f"{parts.scheme}://{shown}:{port}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """One piece of equipment with its profile found, its overrides applied and its address read."""
+
+    id: str
+    profile: Profile
+    address: Address
+    entry: PlantEquipment
+
+    @property
+    def poll_s(self) -> float:
+        """Seconds between polls of the main group."""
+        return self.entry.poll_s or self.profile.poll_s
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A whole plant, checked."""
+
+    file: PlantFile
+    equipment: tuple[Equipment, ...]
+
+    def endpoint(self, address: Address) -> Endpoint:
+        """Settings of an address's endpoint; defaults where the file says nothing."""
+        return self.file.endpoints.get(address.endpoint, Endpoint())
+
+    def of_edge(self, edge: str) -> tuple[Equipment, ...]:
+        """What one edge reads."""
+        return tuple(e for e in self.equipment if e.entry.edge in (None, edge))
+
+    def by_id(self) -> dict[str, Equipment]:
+        """Equipment by id."""
+        return {e.id: e for e in self.equipment}

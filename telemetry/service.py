@@ -1,0 +1,176 @@
+"""What every service does alike: structured logs, /healthz and /metrics, a clean stop, waiting for what it needs.
+
+A service is a coroutine `run(stop)`; `run_service` calls it, and SIGTERM or SIGINT sets `stop`. Its task boundary is the
+one place that catches everything: an unexpected error is logged with its trace and the process exits 1, for the
+supervisor to start it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import structlog
+from prometheus_client import REGISTRY, make_wsgi_app
+
+from telemetry.errors import ConfigError, Fault, VigilError
+from telemetry.settings import Settings, is_loopback, split_listen
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Health:
+    """What /healthz says: ready when nothing that the service needs is missing."""
+
+    service: str
+    waiting_for: dict[str, str] = field(default_factory=dict)
+
+    def missing(self, what: str, why: str) -> None:
+        """The service cannot work now because of `what`. Logged when the reason changes, not each time."""
+        if self.waiting_for.get(what) != why:
+            self.waiting_for[what] = why
+            log.warning("waiting", service=self.service, what=what, why=why)
+
+    def found(self, what: str) -> None:
+        """`what` is there (again)."""
+        if self.waiting_for.pop(what, None) is not None:
+            log.info("found", service=self.service, what=what)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Structured lines on stderr: JSON, or for people."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+Run = Callable[[Settings, asyncio.Event, Health], Awaitable[None]]
+"""A service: works until the event is set, then returns with everything closed."""
+
+
+def run_service(name: str, settings: Settings, run: Run, *, listen: str | None) -> int:
+    """Runs a service until SIGTERM or SIGINT, with /healthz and /metrics on `listen` (None: it serves its own).
+
+    Returns its exit status: 0 stopped when told, 1 failed, 2 bad configuration.
+    """
+    configure_logging(settings)
+    structlog.contextvars.bind_contextvars(service=name)
+    try:
+        return asyncio.run(_run(name, settings, run, listen))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except VigilError as error:
+        log.error("failed", error=type(error).__name__, why=str(error))
+        return 1
+    except Exception:
+        log.exception("failed")
+        return 1
+
+
+async def _run(name: str, settings: Settings, run: Run, listen: str | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health = Health(name)
+    server = serve_health(listen, health, token=settings.secret("metrics_token")) if listen else None
+    try:
+        await run(settings, stop, health)
+    finally:
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+    log.info("stopped")
+    return 0
+
+
+async def wait_until(stop: asyncio.Event, seconds: float) -> bool:
+    """Waits `seconds`, or until told to stop. Returns whether it was told to."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def serve_health(listen: str, health: Health, *, token: str | None) -> WSGIServer:
+    """/healthz and /metrics on a thread of their own; /metrics asks for `Authorization: Bearer TOKEN` where one is set.
+
+    Raises ConfigError for an address that is not loopback without a token.
+    """
+    host, port = split_listen(listen)
+    if not is_loopback(host) and not token:
+        raise ConfigError(
+            [
+                Fault(
+                    "settings",
+                    0,
+                    f"VIGIL_{health.service.upper()}_LISTEN",
+                    "a loopback address, or VIGIL_METRICS_TOKEN_FILE set",
+                    listen,
+                )
+            ]
+        )
+    server = make_server(host, port, health_app(health, token), server_class=_Server, handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
+
+
+def health_app(health: Health, token: str | None) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    """The WSGI application behind serve_health."""
+    metrics = make_wsgi_app(REGISTRY)
+
+    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        match environ.get("PATH_INFO"):
+            case "/healthz":
+                waiting = dict(health.waiting_for)
+                start("503 Service Unavailable" if waiting else "200 OK", [("Content-Type", "application/json")])
+                return [json.dumps({"service": health.service, "ready": not waiting, "waiting_for": waiting}).encode()]
+            case "/metrics" if token and not hmac.compare_digest(
+                environ.get("HTTP_AUTHORIZATION", "").encode(), f"Bearer {token}".encode()
+            ):
+                start("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Type", "text/plain")])
+                return [b"unauthorized\n"]
+            case "/metrics":
+                body: Iterable[bytes] = metrics(environ, start)
+                return body
+            case _:
+                start("404 Not Found", [("Content-Type", "text/plain")])
+                return [b"not found\n"]
+
+    return app
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not news."""

@@ -1,0 +1,125 @@
+"""Settings: flags over environment over file. Every `VIGIL_…` variable that exists is a field here.
+
+A secret is never a value in a file that is committed: `…_file` fields name a file to read it from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from telemetry.clock import Clock, parse_clock
+from telemetry.errors import ConfigError, Fault
+from telemetry.profile import Name
+
+CONFIG_FILE = Path("vigil.toml")
+
+
+class Settings(BaseSettings):
+    """What every service can be told. Names in the environment are these in capitals after VIGIL_."""
+
+    model_config = SettingsConfigDict(env_prefix="VIGIL_", extra="forbid", toml_file=CONFIG_FILE, frozen=True)
+
+    log: str = Field("embedded:", description="embedded: · kafka://host:port[,host:port] · kafkas://… (TLS)")
+    log_user: str | None = None
+    log_password: SecretStr | None = None
+    log_password_file: Path | None = None
+    log_ca_file: Path | None = None
+    log_max_bytes: int = Field(4 << 30, gt=0, description="Byte cap of the embedded log.")
+    log_partitions: int = Field(1, ge=1, description="Partitions of a topic that Vigil has to make.")
+    log_replication: int = Field(1, ge=1, description="Replicas of a topic that Vigil has to make (Kafka).")
+    store: str = Field("embedded:", description="embedded: · postgresql://user@host:port/database")
+    store_password: SecretStr | None = None
+    store_password_file: Path | None = None
+    state_dir: Path = Field(Path("var"), description="Spool, embedded log and database, locks.")
+    plant: Path | None = None
+    profiles_dir: Path | None = Field(None, description="Own profiles, searched before those in the package.")
+    edge: Name = Field("edge-1", description="This edge's name.")
+    lang: Literal["zh", "en"] = "zh"
+    clock: str = "system"
+    listen: str = Field("127.0.0.1:8480", description="Console.")
+    console_token: SecretStr | None = Field(None, description="Needed where the console does not listen on loopback.")
+    console_token_file: Path | None = None
+    console_origins: tuple[str, ...] = Field((), description="Further Host and Origin values that are accepted.")
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    edge_listen: str = Field("127.0.0.1:8481", description="/healthz and /metrics of the edge.")
+    ingest_listen: str = "127.0.0.1:8482"
+    analyze_listen: str = "127.0.0.1:8483"
+    alert_listen: str = "127.0.0.1:8484"
+    metrics_token: SecretStr | None = Field(None, description="Asked for at /metrics of every service where it is set.")
+    metrics_token_file: Path | None = None
+    spool_max_bytes: int = Field(1 << 30, gt=0, description="The spool drops its oldest samples beyond this.")
+    webhook_url: str | None = None
+    webhook_secret: SecretStr | None = None
+    webhook_secret_file: Path | None = None
+    webhook_repeat_s: float = Field(300.0, gt=0, description="An unacknowledged alarm is told again after this.")
+    late_bound_days: float = Field(30.0, gt=0, description="Older samples go to the dead letters.")
+    retention_days: float = Field(90.0, gt=0, description="Of raw samples; longer than late_bound_days.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("clock")
+    @classmethod
+    def _clock_reads(cls, text: str) -> str:
+        parse_clock(text)
+        return text
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then vigil.toml."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def the_clock(self) -> Clock:
+        """The clock that `clock` names."""
+        return parse_clock(self.clock)
+
+    def secret(self, name: str) -> str | None:
+        """The secret `name`, from its value or the file that `name_file` names."""
+        value: SecretStr | None = getattr(self, name)
+        path: Path | None = getattr(self, f"{name}_file")
+        if value is not None:
+            return value.get_secret_value()
+        return path.read_text(encoding="utf-8").strip() if path else None
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force; flags that are None do not count. Raises ConfigError with every fault."""
+    try:
+        return Settings(**{key: value for key, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                Fault("settings", 0, "VIGIL_" + ".".join(map(str, e["loc"])).upper(), e["msg"], repr(e.get("input")))
+                for e in error.errors(include_url=False)
+            ]
+        ) from error
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """(host, port) of a listen setting. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise ValueError(f"expected HOST:PORT, found {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host to listen on can be reached from this machine only."""
+    return host in ("localhost", "::1") or host.startswith("127.")

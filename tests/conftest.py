@@ -1,0 +1,5 @@
+"""Fixtures of the whole suite: one per real component, each of which says which it picked (tests/fixtures)."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.fixtures.parts"]
