@@ -1,0 +1,58 @@
+# make up     the whole line on this machine, with the demonstration plant, at http://127.0.0.1:8480
+# make test   installs what the tests need and runs them
+# make lint   ruff, mypy, import-linter
+# make test-long   chaos, fuzz and soak in full
+# make bench  the benchmarks; results go into docs/benchmarks.md by hand
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UP_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: up test test-long lint bench parts schemas clean
+
+up: $(VENV)/.installed
+	@exec $(BIN)/vigil up $(UP_ARGS)
+
+test: $(VENV)/.installed-dev parts lint
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-long: $(VENV)/.installed-dev parts
+	$(BIN)/python -m pytest -m long --timeout 3600 $(TEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks
+
+# Real parts of the tests that pip does not have: mosquitto, a JRE, Maven, Chromium. As root on Debian or Ubuntu only;
+# elsewhere the tests say at their end what was missing.
+parts:
+	@sh tests/install-parts.sh
+
+schemas: $(VENV)/.installed-dev
+	$(BIN)/python -m telemetry.schemas docs/schemas
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Vigil needs Python 3.11 or newer: apt install python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Vigil needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) -V`. Give another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "Python's venv module is missing: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist

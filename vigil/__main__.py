@@ -1,0 +1,6 @@
+"""`python -m vigil`."""
+
+from vigil.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""The command line of contracts.md. Each command only gathers settings and calls the package that does the work.
+
+Exit status: 0 done · 1 ran and failed · 2 bad input or configuration, every fault on a line · 130 interrupted.
+Packages are imported when their command runs, so that an edge loads nothing of the console.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from telemetry.errors import ConfigError, VigilError
+from telemetry.settings import Settings, load_settings
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of the `vigil` script."""
+    try:
+        status = vigil.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    except VigilError as error:
+        click.echo(f"vigil: {error}", err=True)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def example(*lines: str) -> str:
+    """The epilogue of a command's help."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("vigil up"))
+@click.version_option(package_name="vigil-line", prog_name="vigil")
+def vigil() -> None:
+    """Telemetry and monitoring for in-service equipment: elevators, forklifts, boilers."""
+
+
+PLANT = click.option("--plant", type=click.Path(path_type=Path), help="Plant file (VIGIL_PLANT).")
+STATE = click.option("--state", "state_dir", type=click.Path(path_type=Path), help="State directory (VIGIL_STATE_DIR).")
+JSON = click.option("--json", "as_json", is_flag=True, help="Machine output on stdout.")
+
+
+@vigil.command(epilog=example("vigil up", "vigil up --plant my-plant.yaml --state /var/lib/vigil"))
+@PLANT
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Recorded feeds that the demonstration plant replays as further equipment.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the console on 127.0.0.1 (default 8480).")
+@STATE
+def up(plant: Path | None, data: Path | None, port: int | None, state_dir: Path | None) -> int:
+    """The whole line on one machine; with no plant, the demonstration plant."""
+    from telemetry.service import configure_logging
+    from vigil.up import run_up
+
+    listen = f"127.0.0.1:{port}" if port else None
+    settings = load_settings(plant=plant, state_dir=state_dir, listen=listen)
+    configure_logging(settings.model_copy(update={"log_format": "console"}))
+    return run_up(settings, data)
+
+
+def service_command(name: str, text: str) -> None:
+    """Adds `vigil NAME`, which runs one service by the settings."""
+
+    @vigil.command(name, help=text, epilog=example(f"VIGIL_PLANT=plant.yaml vigil {name}"))
+    @PLANT
+    @STATE
+    def command(plant: Path | None, state_dir: Path | None) -> int:
+        from vigil.services import run
+
+        return run(name, load_settings(plant=plant, state_dir=state_dir))
+
+
+service_command("edge", "Reads the equipment of the plant file, journals, forwards to the log.")
+service_command("ingest", "Writes the log into the store, exactly once; migrates the schema first.")
+service_command("analyze", "Watches the log with the rules and detectors of the profiles.")
+service_command("alert", "Turns findings into alarms, tells people, takes acknowledgements.")
+service_command("console", "Serves the web console and the HTTP API.")
+
+
+@vigil.command(epilog=example("vigil check my-plant.yaml"))
+@click.argument("plants", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--profiles", "profiles_dir", type=click.Path(path_type=Path), help="Own profiles (VIGIL_PROFILES_DIR).")
+def check(plants: tuple[Path, ...], profiles_dir: Path | None) -> None:
+    """Validates plant files and the profiles that they use."""
+    from telemetry.files import check_files
+
+    settings = load_settings(profiles_dir=profiles_dir)
+    faults = check_files(plants, profiles_dir=settings.profiles_dir)
+    if faults:
+        raise ConfigError(faults)
+    click.echo(f"{len(plants)} file{'s' if len(plants) > 1 else ''} checked, no fault", err=True)
+
+
+@vigil.command(epilog=example("vigil probe modbus+tcp://10.0.0.5:502/3 --profile sola-boiler"))
+@click.argument("address")
+@click.option("--profile", required=True, help="Name of a profile, or path of its file.")
+@JSON
+def probe(address: str, profile: str, as_json: bool) -> int:
+    """Reads one device once: point, raw words, value, unit, quality."""
+    from edge.probe import probe as probe_device
+    from telemetry.files import load_profile
+
+    from telemetry import quality
+
+    settings = load_settings()
+    rows = asyncio.run(probe_device(address, load_profile(profile, profiles_dir=settings.profiles_dir)))
+    if as_json:
+        click.echo(json.dumps([row.as_json() for row in rows], ensure_ascii=False))
+    else:
+        click.echo(f"{'point':<28} {'raw':<20} {'value':>14} {'unit':<8} quality")
+        for row in rows:
+            value = "" if row.value is None else str(row.value)
+            click.echo(f"{row.point:<28} {row.raw:<20} {value:>14} {row.unit:<8} {quality.name(row.quality)}")
+    return 0 if any(not row.bad for row in rows) else 1
+
+
+@vigil.command(
+    epilog=example("vigil replay feed.csv --to mqtt://127.0.0.1:1883/lifts/0012 --profile lift-monitor --speed 10")
+)
+@click.argument("feed", type=click.Path(path_type=Path))
+@click.option(
+    "--to", "address", required=True, help="modbus+tcp://HOST:PORT/UNIT to serve, or mqtt://HOST:PORT/PREFIX."
+)
+@click.option("--profile", required=True, help="Name of a profile, or path of its file.")
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+def replay(feed: Path, address: str, profile: str, speed: float) -> None:
+    """Plays a recorded feed as a device, with its own spacing at N×."""
+    from simulators.replay import replay as play
+    from telemetry.files import load_profile
+
+    settings = load_settings()
+    found = load_profile(profile, profiles_dir=settings.profiles_dir)
+    report = asyncio.run(play(feed, address, found, speed=speed))
+    click.echo(str(report), err=True)
+
+
+@vigil.command(epilog=example("vigil simulate demo.yaml --export feeds/"))
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--export", type=click.Path(path_type=Path, file_okay=False), help="Write feeds and labels, no network.")
+def simulate(scenario: Path, speed: float, export: Path | None) -> None:
+    """A simulated fleet on Modbus and MQTT, or to files with labels."""
+    from simulators.scenario import run
+
+    asyncio.run(run(scenario, speed=speed, export=export))
+
+
+@vigil.command(epilog=example("vigil audit --json"))
+@STATE
+@JSON
+def audit(state_dir: Path | None, as_json: bool) -> int:
+    """Compares what edges journaled with what the store holds: lost, doubled. Exit 1 where either is not 0."""
+    from ingest.audit import audit as run_audit
+
+    report = asyncio.run(run_audit(load_settings(state_dir=state_dir)))
+    click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else str(report))
+    return 0 if report.clean else 1
+
+
+@vigil.group(epilog=example("vigil deadletter list"))
+def deadletter() -> None:
+    """What was refused, why, and again."""
+
+
+@deadletter.command("list", epilog=example("vigil deadletter list --json"))
+@STATE
+@JSON
+def deadletter_list(state_dir: Path | None, as_json: bool) -> None:
+    """What was refused and has not been replayed."""
+    from ingest.deadletters import list_dead_letters
+
+    rows: list[Any] = asyncio.run(list_dead_letters(load_settings(state_dir=state_dir)))
+    if as_json:
+        click.echo(json.dumps([row.as_json() for row in rows], ensure_ascii=False))
+        return
+    for row in rows:
+        click.echo(str(row))
+    click.echo(f"{len(rows)} dead letters", err=True)
+
+
+@deadletter.command("replay", epilog=example("vigil deadletter replay 17 18", "vigil deadletter replay --all"))
+@click.argument("numbers", nargs=-1, type=int)
+@click.option("--all", "everything", is_flag=True, help="All that have not been replayed.")
+@STATE
+def deadletter_replay(numbers: tuple[int, ...], everything: bool, state_dir: Path | None) -> int:
+    """Puts refused records in after all, exactly once, where they are acceptable now."""
+    from ingest.deadletters import replay_dead_letters
+
+    if bool(numbers) == everything:
+        raise click.UsageError("name dead letters by number, or give --all")
+    settings: Settings = load_settings(state_dir=state_dir)
+    report = asyncio.run(replay_dead_letters(settings, None if everything else list(numbers)))
+    click.echo(str(report), err=True)
+    return 0 if not report.refused else 1
