@@ -1,0 +1,1 @@
+"""Parts that `vigil up` brings along: the PostgreSQL and the MQTT broker of the embedded default."""
