@@ -30,7 +30,8 @@ LEFT JOIN register.equipment_status st ON st.equipment_id = e.equipment_id AND s
 LEFT JOIN store.equipment_online o ON o.equipment = e.id;
 
 CREATE VIEW public.signals AS
-SELECT equipment, point, kind, unit, "group", name_zh, name_en, enum, low, high, limits, registered, retired_at
+SELECT equipment, point, kind, unit, "group", name_zh, name_en, enum, low, high, limits, registered, retired_at,
+       signal_id AS ordinal                           -- a profile's points in the profile's order
 FROM store.signal;
 
 CREATE VIEW public.samples AS
