@@ -1,1 +1,1 @@
-"""Parts that `vigil up` brings along: the PostgreSQL and the MQTT broker of the embedded default."""
+"""What production gets from servers of its own, run by `vigil up` instead: PostgreSQL from a wheel, an MQTT broker."""
