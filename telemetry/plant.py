@@ -96,6 +96,9 @@ class PlantEquipment(Model):
     status: Status = "in_use"
     poll_s: float | None = Field(None, gt=0)
     points: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Overrides of the profile's points.")
+    conditions: dict[str, dict[str, Any] | None] = Field(
+        default_factory=dict, description="Overrides of the profile's conditions; null switches one off."
+    )
 
 
 class PlantFile(Model):

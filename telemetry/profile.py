@@ -6,13 +6,16 @@ These models only hold and check one profile; `telemetry.files` reads them from 
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from telemetry.names import NAME_PATTERN
+from telemetry.problems import REGISTERS, Problem, alarm_problems, profile_problems, refuse
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 
@@ -66,7 +69,7 @@ class RegisterType(StrEnum):
     @property
     def registers(self) -> int:
         """Registers that one value takes; 0 for strings, whose length the point says."""
-        return {"bool": 1, "u16": 1, "i16": 1, "u32": 2, "i32": 2, "f32": 2, "u64": 4, "i64": 4, "f64": 4}.get(self, 0)
+        return REGISTERS.get(self.value, 0)
 
 
 class ModbusPoint(Model):
@@ -94,24 +97,24 @@ class ModbusPoint(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.type is RegisterType.STRING) != (self.length is not None):
-            raise ValueError("length: expected exactly where type is string")
-        if self.address + self.registers > 65536:
-            raise ValueError(
-                f"address: expected the point to end at or below 65535, found {self.address} + {self.registers}"
-            )
-        if self.table in ("coil", "discrete") and self.type is not RegisterType.BOOL:
-            raise ValueError(f"type: expected bool in table {self.table}, found {self.type}")
-        if self.table in ("input", "holding") and self.type is RegisterType.BOOL and self.bit is None:
-            raise ValueError("bit: expected the bit's number, for a bool in a register")
-        if self.bit is not None and (self.type.registers != 1 or self.bit + self.bits > 16):
-            raise ValueError("bit: expected a field within one 16-bit register")
-        if self.word_order is not None and not word_order_fits(self.word_order, self.type):
-            raise ValueError(
-                f"word_order: expected an order of the {self.type.registers * 2} bytes of {self.type}, "
-                f"found {self.word_order!r}"
-            )
+        refuse(self._problems())
         return self
+
+    def _problems(self) -> Iterator[Problem]:
+        is_bit_table = self.table in ("coil", "discrete")
+        if (self.type is RegisterType.STRING) != (self.length is not None):
+            yield Problem(("length",), "a length where type is string, and only there", str(self.length))
+        if self.address + self.registers > 65536:
+            yield Problem(("address",), "the point to end at or below 65535", f"{self.address} + {self.registers}")
+        if is_bit_table and self.type is not RegisterType.BOOL:
+            yield Problem(("type",), f"bool in table {self.table}", self.type.value)
+        if not is_bit_table and self.type is RegisterType.BOOL and self.bit is None:
+            yield Problem(("bit",), "the bit's number, for a bool in a register", "nothing")
+        if self.bit is not None and (self.type.registers != 1 or self.bit + self.bits > 16):
+            yield Problem(("bit",), "a field within one 16-bit register", f"{self.bit} + {self.bits} of {self.type}")
+        if self.word_order is not None and not word_order_fits(self.word_order, self.type):
+            width = self.type.registers * 2
+            yield Problem(("word_order",), f"an order of the {width} bytes of {self.type}", repr(self.word_order))
 
 
 class MqttPoint(Model):
@@ -241,12 +244,7 @@ class Point(Model):
 
     @model_validator(mode="after")
     def _conditions_known(self) -> Self:
-        for name, alarm in self.alarms.items():
-            if alarm.condition is None and name not in DEFAULT_CONDITIONS:
-                raise ValueError(
-                    f"alarms.{name}.condition: expected above, below, equals or not_equals "
-                    f"(only {', '.join(DEFAULT_CONDITIONS)} have a default), found none"
-                )
+        refuse(alarm_problems(self.model_dump(exclude_unset=True)))
         return self
 
 
@@ -296,26 +294,8 @@ class Profile(Model):
 
     @model_validator(mode="after")
     def _references(self) -> Self:
-        for name, condition in self.conditions.items():
-            for term in (*condition.all, *condition.unless):
-                self._know(term.point, f"conditions.{name}")
-        for point_name, point in self.points.items():
-            for alarm_name, alarm in point.alarms.items():
-                for term in alarm.unless:
-                    self._know(term.point, f"points.{point_name}.alarms.{alarm_name}.unless")
-            if point.modbus is None and point.mqtt is None:
-                raise ValueError(f"points.{point_name}: expected modbus or mqtt, found neither")
-        for code_point in self.code_points:
-            self._know(code_point.point, "code_points")
-            if code_point.scheme not in self.schemes:
-                raise ValueError(
-                    f"code_points: expected a scheme of {sorted(self.schemes)}, found {code_point.scheme!r}"
-                )
+        refuse(profile_problems(self.model_dump(by_alias=True, exclude_unset=True)))
         return self
-
-    def _know(self, point: str, where: str) -> None:
-        if point not in self.points:
-            raise ValueError(f"{where}: expected a point of this profile, found {point!r}")
 
     def word_order_of(self, point: ModbusPoint) -> str:
         """The byte order of a point: its own, or the profile's stretched to its width."""
@@ -353,17 +333,34 @@ def stretch_word_order(order: str, width: int) -> str:
     return "".join(words)
 
 
-def with_overrides(profile: Profile, overrides: dict[str, Any]) -> Profile:
-    """The profile with an equipment's `points` overrides merged in, checked again. Raises pydantic.ValidationError."""
-    if not overrides:
+def with_overrides(
+    profile: Profile, overrides: Mapping[str, Any], *, conditions: Mapping[str, Any] | None = None
+) -> Profile:
+    """The profile with an equipment's overrides of points and conditions merged in, checked again as a file is.
+
+    Mappings merge, everything else replaces; a key set to None goes (an alarm is switched off, a default comes back).
+    Raises pydantic.ValidationError.
+    """
+    if not overrides and not conditions:
         return profile
-    merged = _merge(profile.model_dump(by_alias=True, exclude_unset=True), {"points": overrides})
-    return Profile.model_validate(merged)
+    base = profile.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return Profile.model_validate_json(json.dumps(merge_overrides(base, overrides, conditions or {})), strict=True)
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge_overrides(
+    base: Mapping[str, Any], points: Mapping[str, Any], conditions: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`with_overrides` on plain data, unchecked."""
+    over = {key: item for key, item in (("points", points), ("conditions", conditions)) if item}
+    return _merge(base, over)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, item in over.items():
         mine = result.get(key)
-        result[key] = _merge(mine, item) if isinstance(mine, dict) and isinstance(item, dict) else item
+        if item is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merge(mine, item) if isinstance(mine, Mapping) and isinstance(item, Mapping) else item
     return result

@@ -1,0 +1,144 @@
+"""What can be wrong between the keys of a plant file: ids, references, addresses, parties, endpoints.
+
+On plain data, like `telemetry.problems`: what has the wrong type is skipped (the models report it), so that one
+mistake never hides another. Equipment whose profile is known is checked against it in `telemetry.files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from telemetry.plant import Address, parse_address
+from telemetry.problems import Path, Problem, Raw, items, mapping
+
+_PARTY_KINDS = {"maintainer": "maintainer"}
+"""Roles that only an organisation of a kind may hold. Owner and user may be anybody."""
+
+
+def plant_problems(plant: Raw) -> Iterator[Problem]:
+    """Everything wrong between the keys of a plant file, its profiles apart."""
+    yield from _areas(plant)
+    yield from _twice((("organisations", i, "id"), o.get("id")) for i, o in items(plant, "organisations"))
+    yield from _twice((("equipment", i, "id"), e.get("id")) for i, e in items(plant, "equipment"))
+    yield from _addresses(plant)
+    yield from _references(plant)
+    yield from _endpoints(plant)
+
+
+def endpoint_of(key: str) -> str:
+    """An endpoint key as `Address.endpoint` spells it. Raises ValueError that says what was expected."""
+    bare = key.rstrip("/")
+    address = parse_address(f"{bare}/{'1' if key.startswith('modbus+') else 'x'}")
+    if address.unit != 1 or address.prefix not in ("", "x"):
+        raise ValueError(f"expected SCHEME://HOST[:PORT] without a unit or topic, found {key!r}")
+    return address.endpoint
+
+
+def address_of(equipment: Raw) -> Address | None:
+    """The address of an equipment, where it reads."""
+    text = equipment.get("address")
+    try:
+        return parse_address(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _areas(plant: Raw) -> Iterator[Problem]:
+    areas = list(items(plant, "areas"))
+    site = mapping(plant, "site").get("id")
+    yield from _twice([(("site", "id"), site), *((("areas", i, "id"), a.get("id")) for i, a in areas)])
+    parents = {a.get("id"): a.get("parent") for _, a in areas if isinstance(a.get("id"), str)}
+    for i, area in areas:
+        parent = area.get("parent")
+        if isinstance(parent, str) and parent != site and parent not in parents:
+            yield _unknown(("areas", i, "parent"), parent, [*parents, site], "area")
+        elif cycle := _cycle(area.get("id"), parents):
+            yield Problem(("areas", i, "parent"), "a parent that is not below the area itself", " → ".join(cycle))
+
+
+def _cycle(start: Any, parents: dict[Any, Any]) -> list[str]:
+    """The chain of parents from `start` back to itself; empty when there is none."""
+    chain = [start]
+    while isinstance(step := parents.get(chain[-1]), str) and len(chain) <= len(parents):
+        chain.append(step)
+        if step == start:
+            return chain
+    return []
+
+
+def _addresses(plant: Raw) -> Iterator[Problem]:
+    seen: dict[tuple[str, int, str], str] = {}
+    for i, equipment in items(plant, "equipment"):
+        path, text = ("equipment", i, "address"), equipment.get("address")
+        if not isinstance(text, str):
+            continue
+        try:
+            address = parse_address(text)
+        except ValueError as error:
+            yield said(path, error)
+            continue
+        place = (address.endpoint, address.unit, address.prefix)
+        if place in seen:
+            yield Problem(path, "an address of its own", f"{text}, the address of {seen[place]} too")
+        seen.setdefault(place, str(equipment.get("id")))
+
+
+def _references(plant: Raw) -> Iterator[Problem]:
+    areas = [mapping(plant, "site").get("id"), *(a.get("id") for _, a in items(plant, "areas"))]
+    kinds = {o.get("id"): o.get("kinds") for _, o in items(plant, "organisations") if isinstance(o.get("id"), str)}
+    for i, equipment in items(plant, "equipment"):
+        area = equipment.get("area")
+        if isinstance(area, str) and area not in areas:
+            yield _unknown(("equipment", i, "area"), area, areas, "area")
+        for role, party in mapping(equipment, "parties").items():
+            yield from _party(("equipment", i, "parties", role), role, party, kinds)
+
+
+def _party(path: Path, role: str, party: Any, kinds: dict[Any, Any]) -> Iterator[Problem]:
+    if not isinstance(party, str):
+        return
+    if party not in kinds:
+        yield _unknown(path, party, kinds, "organisation")
+        return
+    needed, has = _PARTY_KINDS.get(role), kinds[party]
+    if needed and isinstance(has, list) and needed not in has:
+        yield Problem(path, f"an organisation of kind {needed}", f"{party}, of kind {', '.join(map(str, has))}")
+
+
+def _endpoints(plant: Raw) -> Iterator[Problem]:
+    used = {address.endpoint for _, e in items(plant, "equipment") if (address := address_of(e))}
+    first: dict[str, str] = {}
+    for key in mapping(plant, "endpoints"):
+        path = ("endpoints", key)
+        try:
+            endpoint = endpoint_of(key)
+        except ValueError as error:
+            yield said(path, error)
+            continue
+        if endpoint in first:
+            yield Problem(path, "each endpoint once", f"{first[endpoint]} already, which is the same")
+        elif endpoint not in used:
+            yield Problem(path, f"an endpoint that an equipment uses: {', '.join(sorted(used)) or 'none does'}", key)
+        first.setdefault(endpoint, key)
+
+
+def _twice(named: Iterable[tuple[Path, Any]]) -> Iterator[Problem]:
+    seen: dict[str, Path] = {}
+    for path, name in named:
+        if isinstance(name, str) and name in seen:
+            yield Problem(path, "an id of its own", f"{name!r}, the id of {'.'.join(seen[name][:-1])} too")
+        elif isinstance(name, str):
+            seen[name] = path
+
+
+def _unknown(path: Path, name: str, known: Iterable[Any], what: str) -> Problem:
+    names = sorted(k for k in known if isinstance(k, str))
+    return Problem(path, f"an {what} of this file: {', '.join(names) or 'it names none'}", repr(name))
+
+
+def said(path: Path, error: ValueError) -> Problem:
+    """An error of the form "… expected E, found F" as a problem."""
+    before, _, rest = str(error).partition("expected ")
+    expected, _, found = rest.rpartition(", found ")
+    return Problem(path, f"{before}{expected or rest}", found or "otherwise")

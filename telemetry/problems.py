@@ -1,0 +1,139 @@
+"""What can be wrong between the keys of a profile, found on plain data so that one mistake never hides another.
+
+The functions take a profile as its file says it (or as `model_dump(by_alias=True, exclude_unset=True)` gives it), skip
+over whatever has the wrong type (the models report that), and yield every `Problem` with its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import PydanticCustomError
+
+PROBLEMS: Final = "vigil_problems"
+"""Type of the pydantic error that carries `Problem`s as ctx["problems"]."""
+
+NAMED_CONDITIONS: Final = ("high", "high_high", "low", "low_low")
+"""Alarms whose name says how they compare."""
+
+REGISTERS: Final = {
+    "bool": 1, "u16": 1, "i16": 1, "u32": 2, "i32": 2, "f32": 2, "u64": 4, "i64": 4, "f64": 4,
+}  # fmt: skip
+"""Registers that a value of each type takes; a string says its own length."""
+
+Path = tuple[str, ...]
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong between several keys: `path` of keys and indices, as text."""
+
+    path: Path
+    expected: str
+    found: str
+
+
+def refuse(problems: Iterator[Problem]) -> None:
+    """Raises all problems at once as one pydantic error; without any, nothing happens."""
+    if listed := tuple(problems):
+        text = "; ".join(f"{'.'.join(p.path)}: expected {p.expected}, found {p.found}" for p in listed)
+        raise PydanticCustomError(PROBLEMS, "{text}", {"text": text, "problems": listed})
+
+
+def profile_problems(profile: Raw) -> Iterator[Problem]:
+    """Everything wrong between the keys of a profile."""
+    points = dict(mappings(profile, "points"))
+    for name, point in points.items():
+        yield from _prefixed(("points", name), _point_problems(point, points))
+        yield from _prefixed(("points", name, "modbus"), _place_problems(point, profile))
+    for name, condition in mappings(profile, "conditions"):
+        for key in ("all", "unless"):
+            yield from _prefixed(("conditions", name), _term_problems(condition, key, points))
+    yield from _code_point_problems(profile, points)
+
+
+def alarm_problems(point: Raw) -> Iterator[Problem]:
+    """Limit alarms of a point that do not say how they compare."""
+    for name, alarm in mappings(point, "alarms"):
+        if alarm.get("condition") is None and name not in NAMED_CONDITIONS:
+            yield Problem(
+                ("alarms", name, "condition"),
+                f"above, below, equals or not_equals (only {', '.join(NAMED_CONDITIONS)} have one by their name)",
+                "nothing",
+            )
+
+
+def _point_problems(point: Raw, points: Raw) -> Iterator[Problem]:
+    if point.get("modbus") is None and point.get("mqtt") is None:
+        yield Problem((), "modbus or mqtt, to say where the point lies", "neither")
+    yield from alarm_problems(point)
+    for name, alarm in mappings(point, "alarms"):
+        yield from _prefixed(("alarms", name), _term_problems(alarm, "unless", points))
+
+
+def _term_problems(holder: Raw, key: str, points: Raw) -> Iterator[Problem]:
+    for i, term in items(holder, key):
+        yield from _known((key, i, "point"), term.get("point"), points, "point")
+
+
+def _code_point_problems(profile: Raw, points: Raw) -> Iterator[Problem]:
+    schemes = dict(mappings(profile, "schemes"))
+    for i, code_point in items(profile, "code_points"):
+        yield from _known(("code_points", i, "point"), code_point.get("point"), points, "point")
+        yield from _known(("code_points", i, "scheme"), code_point.get("scheme"), schemes, "scheme")
+
+
+def _known(path: Path, name: Any, known: Raw, what: str) -> Iterator[Problem]:
+    if isinstance(name, str) and name not in known:
+        yield Problem(path, f"a {what} of this profile: {', '.join(known) or 'it has none'}", repr(name))
+
+
+def _place_problems(point: Raw, profile: Raw) -> Iterator[Problem]:
+    """A point in registers that must not be touched, or longer than one request."""
+    place, device = mapping(point, "modbus"), mapping(profile, "modbus")
+    first = place.get("address")
+    kind = place.get("type", "u16")
+    length = place.get("length") if kind == "string" else REGISTERS.get(kind if isinstance(kind, str) else "")
+    if not isinstance(first, int) or not isinstance(length, int) or place.get("table") in ("coil", "discrete"):
+        return
+    last, most = first + length - 1, device.get("max_registers", 125)
+    for low, high in _ranges(device):
+        if first <= high and last >= low:
+            yield Problem(("address",), f"an address outside the illegal range {low}–{high}", _span(first, last))
+    if isinstance(most, int) and length > most:
+        yield Problem(("length",), f"at most the {most} registers of one request", str(length))
+
+
+def _ranges(device: Raw) -> Iterator[tuple[int, int]]:
+    for pair in device.get("illegal") or ():
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(n, int) for n in pair):
+            yield pair[0], pair[1]
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}–{last}"
+
+
+def _prefixed(prefix: Path, problems: Iterator[Problem]) -> Iterator[Problem]:
+    return (Problem((*prefix, *p.path), p.expected, p.found) for p in problems)
+
+
+def mapping(raw: Raw, key: str) -> Raw:
+    """The mapping under `key`; empty when it is anything else."""
+    value = raw.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(raw: Raw, key: str) -> Iterator[tuple[str, Raw]]:
+    """The mappings in the mapping under `key`, by name."""
+    return ((name, item) for name, item in mapping(raw, key).items() if isinstance(item, Mapping))
+
+
+def items(raw: Raw, key: str) -> Iterator[tuple[str, Raw]]:
+    """The mappings in the list under `key`, by index as text."""
+    listed = raw.get(key)
+    pairs = enumerate(listed) if isinstance(listed, (list, tuple)) else ()
+    return ((str(i), item) for i, item in pairs if isinstance(item, Mapping))
