@@ -1,1 +1,19 @@
 """The log protocol and its two implementations. `open_log` gives the one that a URL names."""
+
+from __future__ import annotations
+
+from telemetry.errors import ConfigError, Fault
+from telemetry.log.embedded import EmbeddedLog
+from telemetry.log.protocol import Log
+from telemetry.settings import Settings
+
+__all__ = ["open_log"]
+
+
+def open_log(settings: Settings) -> Log:
+    """The log that `settings.log` names. Connects to nothing yet. Raises ConfigError."""
+    kind, colon, rest = settings.log.partition(":")
+    if kind == "embedded" and colon and not rest:
+        return EmbeddedLog(settings.state_dir / "log", settings.log_max_bytes, settings.log_partitions)
+    expected = "embedded: or kafka://host:port or kafkas://host:port"
+    raise ConfigError([Fault("settings", 0, "VIGIL_LOG", expected, repr(settings.log))])

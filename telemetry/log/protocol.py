@@ -4,7 +4,13 @@ What both promise (the conformance suite in tests/telemetry/test_log_conformance
 - `send` returns only when every record is durable; on an error none, some or all may be (the reader's sets decide).
 - Within a partition, records come in the order sent, under offsets that grow; an offset is never used twice.
 - The key chooses the partition, the same one for the same key while the number of partitions stays.
-- A reader starts where it is told (`seek`), never by itself: an offset that is not there raises LogDiscontinuity.
+- A reader starts where it is told (`assigned`, `seek`), never by itself: an offset that is not there raises
+  LogDiscontinuity. The end is there: a reader may wait at it.
+- `assigned` and `revoked` are called from within `fetch` only, so an owner that fetches and writes in one task is never
+  interrupted. In them, `bounds` and `read_at` may be called. An owner that does not fetch for REBALANCE_S may lose its
+  partitions before it is told (Kafka): the compare-and-set in the database decides. `close` calls neither.
+- Nothing is trimmed that a registered group has not committed, nor the last record before it (embedded log; on Kafka the
+  topic's retention decides).
 - `commit` is information for operators and the floor for trimming, not the truth about what was processed.
 """
 
@@ -14,11 +20,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from telemetry.errors import LogRefused
+
 TELEMETRY: Final = "vigil.telemetry"
 """All records of edges, in each edge's own order."""
 FINDINGS: Final = "vigil.findings"
 """Findings of analytics."""
 TOPICS: Final = (TELEMETRY, FINDINGS)
+MAX_RECORD_BYTES: Final = 1_000_000
+"""Key, headers and value together. LogRefused beyond it, on both implementations, before anything is appended."""
+REBALANCE_S: Final = 30.0
+"""A member that does not fetch for so long may lose its partitions to another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +71,24 @@ class Bounds:
     end: int
 
 
+def refuse_oversize(records: Sequence[OutRecord]) -> None:
+    """Raises LogRefused if a record is larger than MAX_RECORD_BYTES."""
+    for place, record in enumerate(records):
+        size = len(record.key) + len(record.value) + sum(len(n) + len(v) for n, v in record.headers.items())
+        if size > MAX_RECORD_BYTES:
+            raise LogRefused(
+                f"record {place} of {len(records)}: expected at most {MAX_RECORD_BYTES} bytes, found {size}"
+            )
+
+
 class Producer(Protocol):
     """Sends records."""
 
     async def send(self, topic: str, records: Sequence[OutRecord]) -> None:
-        """Appends all, in order per key. Raises LogUnavailable, LogFull or LogRefused."""
+        """Appends all, in order per key; a missing topic is made. Raises LogUnavailable, LogFull or LogRefused.
+
+        A record of more than MAX_RECORD_BYTES is refused before any of `records` is appended; `LogRefused` says which.
+        """
         ...
 
     async def close(self) -> None:
@@ -75,7 +100,10 @@ class Assignment(Protocol):
     """What a reader's owner does when partitions come and go."""
 
     async def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """Partitions came. Returns where to start each (the database's offset)."""
+        """Partitions came. Returns where to start each (the database's offset); one left out is a ValueError.
+
+        What it raises comes out of `fetch`, and the partitions are given up again: the next fetch asks anew.
+        """
         ...
 
     async def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -94,11 +122,14 @@ class Reader(Protocol):
         ...
 
     async def seek(self, partition: Partition, offset: int) -> None:
-        """The next fetch of this partition starts at `offset`."""
+        """The next fetch of this partition starts at `offset`.
+
+        Raises LogDiscontinuity when it is not there, ValueError when the partition is not this reader's.
+        """
         ...
 
     async def read_at(self, partition: Partition, offset: int) -> InRecord | None:
-        """The record at `offset` if it is there, without moving."""
+        """The record at `offset` if it is there, without moving. Raises LogUnavailable, LogDiscontinuity (wiped)."""
         ...
 
     async def bounds(self, partition: Partition) -> Bounds:
