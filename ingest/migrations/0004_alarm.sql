@@ -72,6 +72,15 @@ CREATE TABLE alarm.notice (
     due_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     attempts   int NOT NULL DEFAULT 0,
     sent_at    timestamptz,
-    last_error text
+    last_error text,
+    -- NULL: still to be told. withdrawn: no longer true, so never told; refused: the receiver will not take it
+    outcome    text CHECK (outcome IN ('sent', 'withdrawn', 'refused'))
 );
-CREATE INDEX ON alarm.notice (due_at) WHERE sent_at IS NULL;
+CREATE INDEX notice_open ON alarm.notice (alarm_id, channel, notice_id) WHERE outcome IS NULL;
+
+-- A clear that came before its raise: when the raise comes, the alarm is already over.
+CREATE TABLE alarm.early_clear (
+    alarm_id   text PRIMARY KEY,
+    cleared_at timestamptz NOT NULL,
+    stored_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
