@@ -6,14 +6,20 @@ connection string in STATE/store.url.
 
 from __future__ import annotations
 
-from typing import Final, LiteralString
+import asyncio
+from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from telemetry.errors import StoreUnavailable
+from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
 
+SCHEMA_VERSION: Final = 7
+"""The last migration that this code was written for (ingest/migrations)."""
+SCHEMA_POLL_S: Final = 0.5
 URL_FILE: Final = "store.url"
 CONNECT_TIMEOUT_S: Final = 5
 
@@ -51,9 +57,51 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
         connection = await psycopg.AsyncConnection.connect(
             conninfo(settings), autocommit=True, options="-c timezone=UTC", application_name=role or "vigil"
         )
-        if role:
-            await connection.execute(psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(role)))
-        await connection.set_autocommit(autocommit)
     except psycopg.Error as error:
         raise StoreUnavailable(str(error).strip()) from error
+    try:
+        if role:
+            await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        await connection.set_autocommit(autocommit)
+    except BaseException as error:
+        await connection.close()
+        if isinstance(error, psycopg.Error):
+            raise StoreUnavailable(str(error).strip()) from error
+        raise
     return connection
+
+
+async def schema_version(connection: psycopg.AsyncConnection[Any]) -> int:
+    """The last migration that was applied to this database; 0 before the first. Raises psycopg.Error."""
+    cursor = await connection.execute("SELECT to_regclass('store_meta.migration') IS NOT NULL")
+    row = await cursor.fetchone()
+    if not (row and row[0]):
+        return 0
+    cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM store_meta.migration")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def wait_for_schema(
+    settings: Settings, stop: asyncio.Event, health: Health, *, version: int = SCHEMA_VERSION
+) -> bool:
+    """Waits until the database is there and migrated at least to `version`. Returns False when told to stop first.
+
+    Says in `health` what it waits for: `store` or `schema`.
+    """
+    while not stop.is_set():
+        try:
+            connection = await connect(settings, OWNER, autocommit=True)
+            try:
+                found = await schema_version(connection)
+            finally:
+                await connection.close()
+            health.found("store")
+            if found >= version:
+                health.found("schema")
+                return True
+            health.missing("schema", f"expected version {version}, found {found}: waiting for ingest to migrate")
+        except (StoreUnavailable, psycopg.Error) as error:
+            health.missing("store", str(error).strip())
+        await wait_until(stop, SCHEMA_POLL_S)
+    return False

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.fixtures.parts"]
+pytest_plugins = ["tests.fixtures.parts", "tests.fixtures.store"]

@@ -67,6 +67,18 @@ CREATE TABLE store.ledger_through (
     PRIMARY KEY (edge, epoch)
 );
 
+-- Accepted records that no ledger record covers yet, so that the audit can tell their rows from doubled ones.
+CREATE TABLE store.unledgered (
+    edge      text NOT NULL,
+    epoch     bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    last_seq  bigint NOT NULL,                        -- gone when the ledger covers this seq
+    equipment text[] NOT NULL,                        -- parallel arrays: samples stored by equipment and hour
+    hour_us   bigint[] NOT NULL,
+    samples   bigint[] NOT NULL,
+    PRIMARY KEY (edge, epoch, last_seq)
+);
+
 CREATE TABLE store.dead_letter (
     dead_letter_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at        timestamptz NOT NULL DEFAULT now(),
@@ -87,13 +99,15 @@ CREATE TABLE store.dead_letter (
 );
 CREATE INDEX ON store.dead_letter (at);
 
--- Counts of dead samples, per (edge, epoch, equipment, hour), for the audit's equation.
+-- Counts of dead samples, per (edge, epoch, equipment, hour), for the audit's equation. Of a record that cannot be
+-- read the equipment is '' and the hour 1970.
 CREATE TABLE store.dead_sample (
     edge      text NOT NULL,
     epoch     bigint NOT NULL,
     equipment text NOT NULL,
     hour      timestamptz NOT NULL,
     samples   bigint NOT NULL,
+    checksum  numeric(20) NOT NULL DEFAULT 0,         -- as in store.ledger
     PRIMARY KEY (edge, epoch, equipment, hour)
 );
 
@@ -169,3 +183,14 @@ CREATE TABLE store.snapshot (
     state     bytea NOT NULL,
     PRIMARY KEY (service, topic, partition)
 );
+
+-- Which retention policies are in force (0007).
+CREATE TABLE store.policy (
+    setting jsonb NOT NULL
+);
+
+-- What aggregates cover: finite values that are not bad.
+CREATE FUNCTION store.countable(value float8, quality smallint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(quality & 192 <> 0 AND value > '-Infinity'::float8 AND value < 'Infinity'::float8, false)
+$$;
