@@ -1,0 +1,80 @@
+"""What the register says of an alarm's equipment: who owned it and where it stood when the alarm was raised.
+
+Every link of the register is dated. An alarm keeps the links in force when it was raised. The register knows nothing of
+the time before its first entry, so the first link of a kind counts for what came before it, too; a gap between two links
+stays a gap. Where an edge's registry arrives after its first alarm (both are on their way at once when a line starts),
+the alarm's empty columns are filled by the same rule within a day; what was filled once never changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, LiteralString
+
+import psycopg
+
+from alerting.catalogue import Known
+from telemetry.errors import ConfigError
+from telemetry.files import load_profile
+from telemetry.profile import Text
+from telemetry.settings import Settings
+
+Connection = psycopg.AsyncConnection[Any]
+
+# Joins `area` and `party` to `e` (register.equipment) and `r` (a row with the time `at`).
+LINKS: Final[LiteralString] = """
+LEFT JOIN LATERAL (
+    SELECT l.area_id FROM register.equipment_area l
+    WHERE l.equipment_id = e.equipment_id AND coalesce(l.valid_to, 'infinity') > r.at AND (l.valid_from <= r.at
+        OR l.valid_from = (SELECT min(f.valid_from) FROM register.equipment_area f WHERE f.equipment_id = l.equipment_id))
+    ORDER BY l.valid_from LIMIT 1
+) area ON true
+LEFT JOIN LATERAL (
+    SELECT (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'owner'))[1] AS owner_id,
+        (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'user'))[1] AS user_id,
+        (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'maintainer'))[1] AS maintainer_id
+    FROM register.equipment_party l
+    WHERE l.equipment_id = e.equipment_id AND coalesce(l.valid_to, 'infinity') > r.at AND (l.valid_from <= r.at
+        OR l.valid_from = (SELECT min(f.valid_from) FROM register.equipment_party f
+            WHERE f.equipment_id = l.equipment_id AND f.role = l.role))
+) party ON true
+"""
+
+
+async def fill(connection: Connection) -> list[str]:
+    """Fills alarms of the last day that were raised before the register knew their equipment. Returns their ids."""
+    cursor = await connection.execute(_FILL)
+    return [alarm_id for (alarm_id,) in await cursor.fetchall()]
+
+
+async def look_up(connection: Connection, settings: Settings, equipment: str) -> Known | None:
+    """An equipment of another plant file, by its profile's name in the register; None where that is not to be had."""
+    cursor = await connection.execute(
+        "SELECT profile, name_zh, name_en FROM register.equipment WHERE id = %s", (equipment,)
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    try:
+        return Known(load_profile(row[0], profiles_dir=settings.profiles_dir), Text(zh=row[1], en=row[2]))
+    except ConfigError:
+        return None
+
+
+_FILL: Final[LiteralString] = (
+    """
+UPDATE alarm.alarm a SET area_id = x.area_id, owner_id = x.owner_id, user_id = x.user_id, maintainer_id = x.maintainer_id,
+    class = coalesce(nullif(a.class, ''), x.class)
+FROM (
+    SELECT r.alarm_id, e.class, area.area_id, party.owner_id, party.user_id, party.maintainer_id
+    FROM (SELECT m.alarm_id, m.equipment, m.raised_at AS at FROM alarm.alarm m
+        WHERE m.stored_at > clock_timestamp() - interval '1 day' AND m.area_id IS NULL AND m.owner_id IS NULL
+        AND m.user_id IS NULL AND m.maintainer_id IS NULL) r
+    JOIN register.equipment e ON e.id = r.equipment
+"""
+    + LINKS
+    + """
+) x
+WHERE a.alarm_id = x.alarm_id AND coalesce(x.area_id, x.owner_id, x.user_id, x.maintainer_id) IS NOT NULL
+RETURNING a.alarm_id
+"""
+)
