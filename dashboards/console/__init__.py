@@ -1,0 +1,1 @@
+"""The web console and the HTTP API: what a maintainer watches at three in the morning, and what other tools read."""
