@@ -7,7 +7,7 @@ Faults
     low-water       the feed fails: the level falls to the low alarm and on to the cut-off
     high-pressure   the pressure switch fails: pressure rises to the safety valve
     stuck-level     the float sticks: the level reads flat while feed and steam vary
-    draft-lost      the furnace draft falls away
+    blocked-flue    the flue is blocked: the furnace comes under pressure while it fires
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from simulators.physics.fleet import Fleet, Float, Mask
 FEED_ON_MM: Final = -18.0
 FEED_OFF_MM: Final = 18.0
 CUT_OFF_MM: Final = -75.0
-PRESSURE_ON_MPA: Final = 0.58
-PRESSURE_OFF_MPA: Final = 0.70
-SAFETY_VALVE_MPA: Final = 0.80
-SAFETY_RESEAT_MPA: Final = 0.76
+PRESSURE_ON_MPA: Final = 0.52
+PRESSURE_OFF_MPA: Final = 0.64
+SAFETY_VALVE_MPA: Final = 0.76
+SAFETY_RESEAT_MPA: Final = 0.72
 LEVEL_PER_FEED_MM_S: Final = 1.1
 LEVEL_PER_STEAM_MM_S: Final = 0.55
 RISE_MPA_S: Final = 0.0055
 FALL_MPA_S: Final = 0.0028
+BLOCKED_PA: Final = 1800.0
 
 
 class SteamBoilers(Fleet):
     """`count` small steam boilers."""
 
     tick_s = 0.5
-    kinds = ("low-water", "high-pressure", "stuck-level", "draft-lost")
+    kinds = ("low-water", "high-pressure", "stuck-level", "blocked-flue")
 
     def __init__(self, count: int, rng: np.random.Generator) -> None:
         super().__init__(count, rng)
         self.level_mm = rng.uniform(-10.0, 10.0, count)
         self.shown_mm = self.level_mm.copy()
-        self.pressure_mpa = rng.uniform(0.60, 0.68, count)
+        self.pressure_mpa = rng.uniform(0.54, 0.62, count)
         self.feeding = rng.random(count) < 0.5
         self.firing = np.ones(count, bool)
         self.blowing = np.zeros(count, bool)
@@ -86,7 +87,7 @@ class SteamBoilers(Fleet):
         draft = -(8.0 + 22.0 * self.fire) + 0.8 * self._jitter[2]
         return {
             "drum_level": np.round(self.shown_mm),
-            "furnace_draft": np.where(self.active["draft-lost"], 0.1 * draft, draft),
+            "furnace_draft": np.where(self.active["blocked-flue"], BLOCKED_PA * self.fire, draft),
             "air_pressure": 0.4 + 2.1 * self.fire + 0.02 * self._jitter[3],
             "gas_pressure": 4.5 - 0.8 * self.fire + 0.03 * self._jitter[4],
             "steam_pressure": self.pressure_mpa + 0.0008 * self._jitter[3],
