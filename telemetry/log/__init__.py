@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from telemetry.errors import ConfigError, Fault
 from telemetry.log.embedded import EmbeddedLog
+from telemetry.log.kafka import KafkaLog
+from telemetry.log.kafka_access import access
 from telemetry.log.protocol import Log
 from telemetry.settings import Settings
 
@@ -15,5 +17,7 @@ def open_log(settings: Settings) -> Log:
     kind, colon, rest = settings.log.partition(":")
     if kind == "embedded" and colon and not rest:
         return EmbeddedLog(settings.state_dir / "log", settings.log_max_bytes, settings.log_partitions)
+    if kind in ("kafka", "kafkas") and rest.startswith("//"):
+        return KafkaLog(access(settings), settings.log_partitions, settings.log_replication)
     expected = "embedded: or kafka://host:port or kafkas://host:port"
     raise ConfigError([Fault("settings", 0, "VIGIL_LOG", expected, repr(settings.log))])

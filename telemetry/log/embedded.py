@@ -26,7 +26,7 @@ from telemetry.log.worker import Worker
 
 log = structlog.get_logger()
 
-SHARE_S: Final = 0.2
+SHARE_S: Final = 0.3
 """How often a reader looks who else is in its group, and whether its files are still there."""
 TRIM_S: Final = 5.0
 TRIM_PAUSE_S: Final = 0.05

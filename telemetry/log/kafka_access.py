@@ -1,0 +1,94 @@
+"""How Kafka is reached: the URL, TLS, the login, a deadline on every answer, and Kafka's errors in the log's own words.
+
+kafka://host:port[,host:port]           plain text
+kafkas://host:port[,host:port]          TLS, with the system's authorities or `log_ca_file`
+…?mechanism=SCRAM-SHA-256               how to log in where `log_user` is set; SCRAM-SHA-512 unless said otherwise.
+                                        PLAIN is accepted on TLS only
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
+
+from telemetry.errors import ConfigError, Fault, LogRefused, LogUnavailable
+from telemetry.settings import Settings
+
+ANSWER_S: Final = 10.0
+"""A broker that does not answer for so long is unavailable."""
+MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach and log in to the brokers: arguments of every aiokafka client."""
+
+    servers: tuple[str, ...]
+    tls: ssl.SSLContext | None = None
+    mechanism: str = "SCRAM-SHA-512"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for an aiokafka client."""
+        protocol = ("SASL_" if self.user else "") + ("SSL" if self.tls else "PLAINTEXT")
+        login = {"sasl_plain_username": self.user, "sasl_plain_password": self.password} if self.user else {}
+        return {
+            "bootstrap_servers": list(self.servers),
+            "security_protocol": protocol,
+            "ssl_context": self.tls,
+            "sasl_mechanism": self.mechanism,
+            "request_timeout_ms": int(ANSWER_S * 1000),
+            "metadata_max_age_ms": 30_000,
+            **login,
+        }
+
+
+def access(settings: Settings) -> Access:
+    """How to reach the brokers that `settings.log` names. Raises ConfigError."""
+    url = urlsplit(settings.log)
+    secure = url.scheme == "kafkas"
+    mechanism = parse_qs(url.query).get("mechanism", [MECHANISMS[0]])[0]
+    servers = tuple(server for server in url.netloc.split(",") if server)
+    faults = []
+    for server in servers or ("",):
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdecimal() or url.path.strip("/") or "@" in server:
+            faults.append(_fault("VIGIL_LOG", "kafka://host:port[,host:port]", settings.log.rpartition("@")[2]))
+    if mechanism not in MECHANISMS:
+        faults.append(_fault("VIGIL_LOG", f"mechanism={'|'.join(MECHANISMS)}", mechanism))
+    if mechanism == "PLAIN" and not secure:
+        faults.append(_fault("VIGIL_LOG", "kafkas:// with mechanism=PLAIN, which shows the password", url.scheme))
+    try:
+        password = settings.secret("log_password")
+        tls = ssl.create_default_context(cafile=settings.log_ca_file) if secure else None
+    except OSError as error:  # ssl.SSLError is one
+        faults.append(_fault("VIGIL_LOG_CA_FILE, VIGIL_LOG_PASSWORD_FILE", "readable files", str(error)))
+    if (settings.log_user is None) != (settings.log_password is None and settings.log_password_file is None):
+        faults.append(_fault("VIGIL_LOG_USER", "set together with VIGIL_LOG_PASSWORD_FILE", "one of the two"))
+    if faults:
+        raise ConfigError(faults)
+    return Access(servers, tls, mechanism, settings.log_user, password)
+
+
+def _fault(key: str, expected: str, found: str) -> Fault:
+    return Fault("settings", 0, key, expected, found)
+
+
+@asynccontextmanager
+async def translated(what: str, *, seconds: float = ANSWER_S) -> AsyncIterator[None]:
+    """A deadline, and Kafka's errors in the log's own words."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (MessageSizeTooLargeError, RecordTooLargeError) as error:
+        raise LogRefused(f"{what}: the broker takes no record of this size: {error}") from error
+    except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+        raise LogUnavailable(f"{what}: {error or f'no answer in {seconds:.0f} s'}") from error
