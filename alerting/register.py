@@ -8,6 +8,7 @@ the alarm's empty columns are filled by the same rule within a day; what was fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -20,29 +21,20 @@ from telemetry.settings import Settings
 
 Connection = psycopg.AsyncConnection[Any]
 
-# Joins `area` and `party` to `e` (register.equipment) and `r` (a row with the time `at`).
-LINKS: Final[LiteralString] = """
-LEFT JOIN LATERAL (
-    SELECT l.area_id FROM register.equipment_area l
-    WHERE l.equipment_id = e.equipment_id AND coalesce(l.valid_to, 'infinity') > r.at AND (l.valid_from <= r.at
-        OR l.valid_from = (SELECT min(f.valid_from) FROM register.equipment_area f WHERE f.equipment_id = l.equipment_id))
-    ORDER BY l.valid_from LIMIT 1
-) area ON true
-LEFT JOIN LATERAL (
-    SELECT (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'owner'))[1] AS owner_id,
-        (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'user'))[1] AS user_id,
-        (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'maintainer'))[1] AS maintainer_id
-    FROM register.equipment_party l
-    WHERE l.equipment_id = e.equipment_id AND coalesce(l.valid_to, 'infinity') > r.at AND (l.valid_from <= r.at
-        OR l.valid_from = (SELECT min(f.valid_from) FROM register.equipment_party f
-            WHERE f.equipment_id = l.equipment_id AND f.role = l.role))
-) party ON true
-"""
+
+async def adopt(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Fills in whose these alarms are, where that is still empty. Returns the ids of those that changed."""
+    cursor = await connection.execute(_ADOPT, {"ids": list(ids)})
+    return [alarm_id for (alarm_id,) in await cursor.fetchall()]
 
 
-async def fill(connection: Connection) -> list[str]:
-    """Fills alarms of the last day that were raised before the register knew their equipment. Returns their ids."""
-    cursor = await connection.execute(_FILL)
+async def orphans(connection: Connection) -> list[str]:
+    """Alarms of the last day that are nobody's and nowhere: raised before the register knew their equipment."""
+    cursor = await connection.execute(
+        "SELECT m.alarm_id FROM alarm.alarm m JOIN register.equipment e ON e.id = m.equipment"
+        " WHERE m.stored_at > clock_timestamp() - interval '1 day' AND m.area_id IS NULL AND m.owner_id IS NULL"
+        " AND m.user_id IS NULL AND m.maintainer_id IS NULL ORDER BY m.alarm_id LIMIT 1000"
+    )
     return [alarm_id for (alarm_id,) in await cursor.fetchall()]
 
 
@@ -60,21 +52,32 @@ async def look_up(connection: Connection, settings: Settings, equipment: str) ->
         return None
 
 
-_FILL: Final[LiteralString] = (
-    """
+_ADOPT: Final[LiteralString] = """
 UPDATE alarm.alarm a SET area_id = x.area_id, owner_id = x.owner_id, user_id = x.user_id, maintainer_id = x.maintainer_id,
     class = coalesce(nullif(a.class, ''), x.class)
 FROM (
-    SELECT r.alarm_id, e.class, area.area_id, party.owner_id, party.user_id, party.maintainer_id
-    FROM (SELECT m.alarm_id, m.equipment, m.raised_at AS at FROM alarm.alarm m
-        WHERE m.stored_at > clock_timestamp() - interval '1 day' AND m.area_id IS NULL AND m.owner_id IS NULL
-        AND m.user_id IS NULL AND m.maintainer_id IS NULL) r
-    JOIN register.equipment e ON e.id = r.equipment
-"""
-    + LINKS
-    + """
+    SELECT m.alarm_id, e.class, area.area_id, party.owner_id, party.user_id, party.maintainer_id
+    FROM alarm.alarm m
+    JOIN register.equipment e ON e.id = m.equipment
+    LEFT JOIN LATERAL (
+        SELECT l.area_id FROM register.equipment_area l
+        WHERE l.equipment_id = e.equipment_id AND coalesce(l.valid_to, 'infinity') > m.raised_at
+        AND (l.valid_from <= m.raised_at OR l.valid_from =
+            (SELECT min(f.valid_from) FROM register.equipment_area f WHERE f.equipment_id = l.equipment_id))
+        ORDER BY l.valid_from LIMIT 1
+    ) area ON true
+    LEFT JOIN LATERAL (
+        SELECT (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'owner'))[1] AS owner_id,
+            (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'user'))[1] AS user_id,
+            (array_agg(l.organisation_id ORDER BY l.valid_from) FILTER (WHERE l.role = 'maintainer'))[1] AS maintainer_id
+        FROM register.equipment_party l
+        WHERE l.equipment_id = e.equipment_id AND coalesce(l.valid_to, 'infinity') > m.raised_at
+        AND (l.valid_from <= m.raised_at OR l.valid_from = (SELECT min(f.valid_from) FROM register.equipment_party f
+            WHERE f.equipment_id = l.equipment_id AND f.role = l.role))
+    ) party ON true
+    WHERE m.alarm_id = ANY(%(ids)s) AND m.area_id IS NULL AND m.owner_id IS NULL AND m.user_id IS NULL
+    AND m.maintainer_id IS NULL
 ) x
 WHERE a.alarm_id = x.alarm_id AND coalesce(x.area_id, x.owner_id, x.user_id, x.maintainer_id) IS NOT NULL
 RETURNING a.alarm_id
 """
-)

@@ -17,7 +17,6 @@ from psycopg.types.json import Jsonb
 
 from alerting.catalogue import Entry
 from alerting.lifecycle import Alarm, Outcome, State
-from alerting.register import LINKS
 from telemetry.clock import US_PER_S, iso
 from telemetry.errors import OffsetMoved
 from telemetry.messages import VIGIL_SCHEME, Event, Finding
@@ -227,21 +226,15 @@ def _micros(time: datetime | None) -> int | None:
     return None if time is None else micros(time)
 
 
-_INSERT_ALARM: Final[LiteralString] = (
-    """
+_INSERT_ALARM: Final[LiteralString] = """
 INSERT INTO alarm.alarm (alarm_id, equipment, point, detector, state, priority, text_zh, text_en, consequence_zh,
     consequence_en, action_zh, action_en, onset, raised_at, acknowledged_at, acknowledged_by, acknowledge_note, cleared_at,
-    late, evidence, class, area_id, owner_id, user_id, maintainer_id)
-SELECT %(alarm_id)s, r.equipment, %(point)s, %(detector)s, %(state)s, %(priority)s, %(text_zh)s, %(text_en)s,
-    %(consequence_zh)s, %(consequence_en)s, %(action_zh)s, %(action_en)s, %(onset)s, r.at, %(acknowledged_at)s,
-    %(acknowledged_by)s, %(acknowledge_note)s, %(cleared_at)s, %(late)s, %(evidence)s,
-    coalesce(nullif(%(class)s, ''), e.class, ''), area.area_id, party.owner_id, party.user_id, party.maintainer_id
-FROM (SELECT %(equipment)s::text AS equipment, %(raised_at)s::timestamptz AS at) r
-LEFT JOIN register.equipment e ON e.id = r.equipment
+    late, evidence, class)
+VALUES (%(alarm_id)s, %(equipment)s, %(point)s, %(detector)s, %(state)s, %(priority)s, %(text_zh)s, %(text_en)s,
+    %(consequence_zh)s, %(consequence_en)s, %(action_zh)s, %(action_en)s, %(onset)s, %(raised_at)s, %(acknowledged_at)s,
+    %(acknowledged_by)s, %(acknowledge_note)s, %(cleared_at)s, %(late)s, %(evidence)s, %(class)s)
+ON CONFLICT (alarm_id) DO NOTHING
 """
-    + LINKS
-    + "ON CONFLICT (alarm_id) DO NOTHING"
-)
 # Of a late alarm that nobody tried to tell yet, the raise, too: it came and went before anyone could act.
 _WITHDRAW: Final[LiteralString] = """
 UPDATE alarm.notice n SET outcome = 'withdrawn'

@@ -3,8 +3,8 @@
 Per (service, partition) the store holds the next offset and who made the record before it; per (service, edge, epoch)
 the set of accepted seqs. A worker moves both in the transaction of its own rows. Its order of work:
 
-    on assignment       positions = await load_positions(conn, service, partitions); seek to each `next`
-    before the first    start = await verify_continuity(reader, partition, position); seek there if it is another offset
+    in `assigned`       positions = await load_positions(conn, service, partitions)
+                        start there: await verify_continuity(reader, partition, position), of each
     each flush, in one transaction:
                         new = await accept(conn, service, identities)        rows locked in the order of (edge, epoch)
                         … the service's own rows, of the records that are new …
@@ -102,8 +102,8 @@ async def verify_continuity(reader: Reader, partition: Partition, position: Posi
     """The offset to go on at: `position.next`, or the log's first where the service is new on a trimmed log.
 
     Compares the record before it with the one that was processed. Raises LogDiscontinuity that names topic, partition,
-    offset, what was expected and what was found; LogUnavailable. Not to be called from inside Assignment.assigned: it
-    reads from the log.
+    offset, what was expected and what was found; LogUnavailable. It reads the log beside the group's place, so
+    it may be called from inside Assignment.assigned.
     """
     bounds = await reader.bounds(partition)
     if position.next == 0:
