@@ -154,6 +154,7 @@ class AlarmText(Model):
     text: Text
     consequence: Text | None = None
     action: Text | None = Field(None, description="Corrective action.")
+    note: str = Field("", description="For the keeper of the profile: where a value comes from, what is unconfirmed.")
 
 
 class LimitAlarm(AlarmText):
@@ -241,6 +242,8 @@ class Point(Model):
     stale_after_s: float | None = Field(None, gt=0, description="Default: the profile's.")
     alarms: dict[Name, LimitAlarm] = Field(default_factory=dict)
     detectors: tuple[LevelDetector, ...] = ()
+    columns: tuple[str, ...] = Field((), description="Headers of recorded feeds that mean this point, besides its name.")
+    note: str = Field("", description="For the keeper of the profile: where a value comes from, what is unconfirmed.")
 
     @model_validator(mode="after")
     def _conditions_known(self) -> Self:
@@ -279,6 +282,7 @@ class Profile(Model):
     class_name: Text
     name: Text
     source: str = Field("", description="Where the map comes from.")
+    note: str = Field("", description="For the keeper of the profile.")
     poll_s: float = Field(1.0, gt=0)
     timeout_s: float = Field(1.0, gt=0)
     stale_after_s: float = Field(10.0, gt=0, description="A reading older than this on the log's time is stale.")
@@ -296,6 +300,12 @@ class Profile(Model):
     def _references(self) -> Self:
         refuse(profile_problems(self.model_dump(by_alias=True, exclude_unset=True)))
         return self
+
+    def point_of_column(self, header: str) -> str | None:
+        """The point that a feed's column means: by its name or one of its `columns`; None when there is none."""
+        if header in self.points:
+            return header
+        return next((name for name, point in self.points.items() if header in point.columns), None)
 
     def word_order_of(self, point: ModbusPoint) -> str:
         """The byte order of a point: its own, or the profile's stretched to its width."""
