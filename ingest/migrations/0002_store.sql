@@ -57,6 +57,9 @@ CREATE TABLE store.ledger (
     hour      timestamptz NOT NULL,
     samples   bigint NOT NULL,
     checksum  numeric(20) NOT NULL,                   -- sum modulo 2^64 of telemetry.ledger row hashes
+    -- of a ledger split over several records, those that came before the last one
+    pending_samples  bigint NOT NULL DEFAULT 0,
+    pending_checksum numeric(20) NOT NULL DEFAULT 0,
     PRIMARY KEY (edge, epoch, equipment, hour)
 );
 
@@ -75,9 +78,9 @@ CREATE TABLE store.unledgered (
     last_seq  bigint NOT NULL,                        -- gone when the ledger covers this seq
     equipment text[] NOT NULL,                        -- parallel arrays: samples stored by equipment and hour
     hour_us   bigint[] NOT NULL,
-    samples   bigint[] NOT NULL,
-    PRIMARY KEY (edge, epoch, last_seq)
+    samples   bigint[] NOT NULL                       -- of records that cannot be read or were dropped: equipment ''
 );
+CREATE INDEX ON store.unledgered (edge, epoch, last_seq);
 
 CREATE TABLE store.dead_letter (
     dead_letter_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -118,8 +121,7 @@ CREATE TABLE store.latest (
     value      float8,
     quality    smallint NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
-);
-CREATE INDEX ON store.latest (changed_at);
+) WITH (fillfactor = 50);                             -- updates stay on their page; no index may cover what changes
 
 CREATE TABLE store.event (
     event_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -154,7 +156,8 @@ CREATE TABLE store.edge (
     edge      text PRIMARY KEY,
     heartbeat timestamptz NOT NULL,
     epoch     bigint NOT NULL,
-    epoch_at  timestamptz NOT NULL DEFAULT now()
+    epoch_at  timestamptz NOT NULL DEFAULT now(),     -- first heartbeat of this epoch
+    registry_at timestamptz                           -- time of the registry that was applied last
 );
 
 CREATE TABLE store.equipment_online (
@@ -162,7 +165,7 @@ CREATE TABLE store.equipment_online (
     edge      text NOT NULL,
     online    boolean NOT NULL,
     since     timestamptz NOT NULL,                   -- of the present state
-    heard     timestamptz NOT NULL                    -- time of the heartbeat that last said so
+    heard     timestamptz NOT NULL                    -- heartbeat of the last change; see store.edge for the last of all
 );
 
 -- Every change of the above, for online rates over a period.

@@ -13,20 +13,25 @@ CREATE FUNCTION store.ensure_sample_partitions(first timestamptz, last timestamp
 DECLARE
     day date;
     midnight timestamptz;
+    name text;
 BEGIN
     FOR day IN SELECT generate_series(date_trunc('day', first AT TIME ZONE 'UTC'),
                                       date_trunc('day', last AT TIME ZONE 'UTC'), interval '1 day')::date LOOP
+        CONTINUE WHEN to_regclass(format('store.sample_%s', to_char(day, 'YYYYMMDD'))) IS NOT NULL;
+        PERFORM pg_advisory_xact_lock(hashtext('store.sample'));
         IF to_regclass(format('store.sample_%s', to_char(day, 'YYYYMMDD'))) IS NULL THEN
-            PERFORM pg_advisory_xact_lock(hashtext('store.sample'));
             midnight := day::timestamp AT TIME ZONE 'UTC';
-            -- The checks say of the bins of the aggregates (0007) what the bounds say of time.
-            EXECUTE format('CREATE TABLE IF NOT EXISTS store.sample_%1$s PARTITION OF store.sample ('
+            name := format('sample_%s', to_char(day, 'YYYYMMDD'));
+            -- The checks say of the bins of the aggregates (0007) what the bounds say of time. Attaching takes a lock
+            -- that lets others read and write; creating the partition in place would not.
+            EXECUTE format('CREATE TABLE store.%1$I (LIKE store.sample, '
                            'CHECK (date_bin(''1 minute'', time, ''2000-01-01 00:00:00+00'') >= %2$L '
                            'AND date_bin(''1 minute'', time, ''2000-01-01 00:00:00+00'') < %3$L), '
                            'CHECK (date_bin(''1 hour'', time, ''2000-01-01 00:00:00+00'') >= %2$L '
-                           'AND date_bin(''1 hour'', time, ''2000-01-01 00:00:00+00'') < %3$L)) '
-                           'FOR VALUES FROM (%2$L) TO (%3$L)',
-                           to_char(day, 'YYYYMMDD'), midnight, midnight + interval '24 hours');
+                           'AND date_bin(''1 hour'', time, ''2000-01-01 00:00:00+00'') < %3$L))',
+                           name, midnight, midnight + interval '24 hours');
+            EXECUTE format('ALTER TABLE store.sample ATTACH PARTITION store.%1$I FOR VALUES FROM (%2$L) TO (%3$L)',
+                           name, midnight, midnight + interval '24 hours');
         END IF;
     END LOOP;
 END $$;

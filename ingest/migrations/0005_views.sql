@@ -16,7 +16,7 @@ SELECT e.id, e.class, e.class_name_zh, e.class_name_en, e.profile, e.profile_ver
        us.name_zh AS user_zh, us.name_en AS user_en, us.phone AS user_phone,
        ma.name_zh AS maintainer_zh, ma.name_en AS maintainer_en, ma.phone AS maintainer_phone,
        st.status, e.registration_code, e.model, e.address, e.latitude, e.longitude,
-       o.online, o.since AS online_since, o.heard, e.retired_at
+       o.online, o.since AS online_since, greatest(o.heard, ed.heartbeat) AS heard, e.retired_at
 FROM register.equipment e
 LEFT JOIN register.equipment_area ea ON ea.equipment_id = e.equipment_id AND ea.valid_to IS NULL
 LEFT JOIN register.area a ON a.area_id = ea.area_id
@@ -27,7 +27,8 @@ LEFT JOIN register.organisation us ON us.organisation_id = pu.organisation_id
 LEFT JOIN register.equipment_party pm ON pm.equipment_id = e.equipment_id AND pm.role = 'maintainer' AND pm.valid_to IS NULL
 LEFT JOIN register.organisation ma ON ma.organisation_id = pm.organisation_id
 LEFT JOIN register.equipment_status st ON st.equipment_id = e.equipment_id AND st.valid_to IS NULL
-LEFT JOIN store.equipment_online o ON o.equipment = e.id;
+LEFT JOIN store.equipment_online o ON o.equipment = e.id
+LEFT JOIN store.edge ed ON ed.edge = o.edge;
 
 CREATE VIEW public.signals AS
 SELECT equipment, point, kind, unit, "group", name_zh, name_en, enum, low, high, limits, registered, retired_at,
