@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,12 +64,12 @@ class EmbeddedLog:
     async def ensure_topics(self, topics: Sequence[str]) -> None:
         """See Log."""
         for topic in topics:
-            (await asyncio.to_thread(self.open, topic, durable=True)).close()
+            await asyncio.to_thread(self._with_file, topic, lambda file: None)
 
     async def forget(self, group: str, topics: Sequence[str]) -> None:
         """Takes a group that will not come back off the register, so that it no longer keeps the log from trimming."""
         for topic in topics:
-            await asyncio.to_thread(self._forget, topic, group)
+            await asyncio.to_thread(self._with_file, topic, lambda file: file.forget(group))
 
     async def close(self) -> None:
         """See Log."""
@@ -86,10 +86,10 @@ class EmbeddedLog:
         cap = int(self.max_bytes * (FINDINGS_SHARE if topic == FINDINGS else 1 - FINDINGS_SHARE))
         return Retention(cap, int(cap * KEEP_SHARE), KEEP_S * 1_000_000)
 
-    def _forget(self, topic: str, group: str) -> None:
+    def _with_file(self, topic: str, work: Callable[[TopicFile], None]) -> None:
         file = self.open(topic, durable=True)
         try:
-            file.forget(group)
+            work(file)
         finally:
             file.close()
 

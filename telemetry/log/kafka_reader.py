@@ -83,7 +83,7 @@ class KafkaReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_poll_interval_ms=int(REBALANCE_S * 1000),
-            session_timeout_ms=10_000,
+            session_timeout_ms=6_000,
             heartbeat_interval_ms=1_000,
             max_partition_fetch_bytes=4 << 20,
             fetch_max_wait_ms=500,
