@@ -21,9 +21,9 @@ from typing import Final
 
 import httpx
 import structlog
-from telemetry.files import load_plant
 
 from telemetry.errors import ConfigError, Fault, StateLocked, VigilError
+from telemetry.files import load_plant
 from telemetry.plant import Plant
 from telemetry.settings import Settings, is_loopback, split_listen
 from telemetry.store import URL_FILE
@@ -165,6 +165,7 @@ class _Line:
                     include={"log", "store", "lang", "clock", "edge", "log_level"}
                 ).items()
             },
+            **({"VIGIL_PROFILES_DIR": str(settings.profiles_dir.resolve())} if settings.profiles_dir else {}),
             "VIGIL_STATE_DIR": str(self._state),
             "VIGIL_PLANT": str(plant_file.resolve()),
             "VIGIL_LISTEN": f"{host}:{ports.console}",
