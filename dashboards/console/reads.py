@@ -57,12 +57,12 @@ _CONNECTION_COUNTS: Final[LiteralString] = "\n".join(
     ["SELECT connection, count(*)::int AS n FROM (", _EQUIPMENT, ") e GROUP BY connection"]
 )
 
-# A unit's first points in its profile's order, those with an active alarm before all others.
+# Of a unit: points with an active alarm, then those with limits, then the first ones in the profile's order.
 _KEY_POINTS: Final[LiteralString] = "\n".join(
     [
         "SELECT * FROM (",
         """SELECT r.*, row_number() OVER (PARTITION BY r.equipment
-                                          ORDER BY a.point IS NULL, r."group" <> 'main', r.ordinal) AS rank FROM (""",
+                                          ORDER BY a.point IS NULL, r.limits = '[]', r.ordinal) AS rank FROM (""",
         _READING,
         """WHERE s.equipment = ANY(%(ids)s) AND s.kind IN ('measurement', 'state') AND s.retired_at IS NULL) r
            LEFT JOIN (SELECT DISTINCT equipment, point FROM public.alarms WHERE state <> 'normal') a

@@ -15,11 +15,13 @@ PRIORITIES: Final = ("critical", "high", "medium", "low")
 
 
 def since_of(row: Row) -> datetime | None:
+    """Since when the unit's connection state holds; of a silent one, when it was last heard."""
     since: datetime | None = row["last_heard"] if row["connection"] == "silent" else row["online_since"]
     return since
 
 
 def text_of(row: Row, stem: str) -> models.Text | None:
+    """The text of columns STEM_zh and STEM_en; one language stands in for the other."""
     zh, en = row[f"{stem}_zh"], row[f"{stem}_en"]
     return models.Text(zh=zh or en, en=en or zh) if zh or en else None
 
@@ -34,6 +36,7 @@ def _parties(row: Row) -> dict[str, models.Party | None]:
 
 
 def equipment_of(row: Row, alarms: list[models.Alarm], key_points: list[models.Point]) -> models.Equipment:
+    """A unit with its active alarms and key points."""
     worst = min(alarms, key=lambda a: (PRIORITIES.index(a.priority), -a.raised_at.timestamp()), default=None)
     place = row["latitude"], row["longitude"]
     return models.Equipment.model_validate(
@@ -75,6 +78,7 @@ def alarm_of(row: Row) -> models.Alarm:
 
 
 def point_of(row: Row, texts: Mapping[str, str]) -> models.Point:
+    """A point with its latest reading; `texts` are the present texts of text points."""
     name = text_of(row, "name") or models.Text(zh=row["point"], en=row["point"])
     return models.Point.model_validate(row | reading_of(row, texts) | {"name": name})
 
