@@ -79,7 +79,7 @@ def _worded(profile: Profile | None, finding: Finding) -> Phrases:
         case "edge-silent":
             return _filled(phrases.EDGE_SILENT, edge=_same(str(finding.evidence.get("edge", finding.equipment))))
         case "level":
-            return _of_level(point, finding)
+            return _of_level(point, name, finding)
         case _:
             return _filled(phrases.UNKNOWN_DETECTOR, detector=_same(finding.detector))
 
@@ -125,14 +125,18 @@ def _of_code(profile: Profile | None, scheme: str, code: str) -> Phrases:
     )
 
 
-def _of_level(point: Point | None, finding: Finding) -> Phrases:
+def _of_level(point: Point | None, place: str, finding: Finding) -> Phrases:
+    """Of the point's first level detector, `level`, or of its second, `level:2`, and so on."""
     worded = _filled(phrases.LEVEL, point=_point_name(point, finding))
-    priority = next((d.priority for d in point.detectors if d.kind == "level"), worded.priority) if point else None
+    index = int(place) - 1 if place.isdecimal() else 0
+    if point is None or not 0 <= index < len(point.detectors):
+        return worded
     value = _number(finding.evidence.get("value"))
     suffix = phrases.NOTHING
-    if point is not None and value is not None:
+    if value is not None:
         suffix = _fill(phrases.VALUE_IN_BRACKETS, point=point.name, value=shown(point, value))
-    return Phrases(priority or worded.priority, _joined(worded.text, suffix), worded.consequence, worded.action)
+    priority = point.detectors[index].priority
+    return Phrases(priority, _joined(worded.text, suffix), worded.consequence, worded.action)
 
 
 def shown(point: Point, value: float) -> Text:

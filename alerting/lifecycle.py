@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-SERVICE_ACTOR: Final = "alerting"
-"""The actor of transitions that no person made."""
 LATE_GRACE_S: Final = 30.0
 """A late finding is told only if it is still active after this: its clear is likely in the same back-fill."""
 
@@ -120,7 +118,8 @@ class Input:
 
     trigger: Trigger
     at_us: int
-    actor: str = SERVICE_ACTOR
+    actor: str
+    """A person's name, or the service that found it."""
     note: str = ""
     late: bool = False
     """Of a raise: from a back-fill pass."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -34,12 +34,15 @@ from psycopg.types.range import Range
 
 from telemetry.errors import LogDiscontinuity, OffsetMoved, RecordError
 from telemetry.log.protocol import Bounds, InRecord, Partition, Reader
+from telemetry.names import is_name
 from telemetry.seqset import SeqSet
 from telemetry.wire import Identity, read_envelope
 
 log = structlog.get_logger()
 
 Connection = psycopg.AsyncConnection[Any]
+
+MAX_INT8: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,19 @@ class Position:
     """Whether the service ever accepted a record, of any partition."""
 
 
-def mark(record: InRecord) -> Mark:
-    """What a record is recognised by."""
+def identity_of(record: InRecord) -> Identity | None:
+    """Who made a record; None where its headers cannot be read, or say what the store cannot hold (a set aside record)."""
     try:
         identity = read_envelope(record.headers).identity
     except RecordError:
-        identity = None
-    return Mark(identity, zlib.crc32(record.value))
+        return None
+    fits = is_name(identity.edge) and 0 <= identity.epoch <= MAX_INT8 and 0 <= identity.seq < MAX_INT8
+    return identity if fits else None
+
+
+def mark(record: InRecord) -> Mark:
+    """What a record is recognised by."""
+    return Mark(identity_of(record), zlib.crc32(record.value))
 
 
 async def load_positions(

@@ -1,0 +1,54 @@
+"""Where alerting is in each partition that it was given: the database's word, checked against the log.
+
+Invariant: a partition is started only at the offset that the database has, after the record before it was read again and
+found to be the one that was processed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from alerting.store import SERVICE
+from telemetry.errors import StoreUnavailable
+from telemetry.log.protocol import Log, Partition, Reader
+from telemetry.position import load_positions, verify_continuity
+
+Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
+
+
+class Places:
+    """See Assignment. `next` of a partition is what compare-and-set will expect; the reader may be ahead of it."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._reader: Reader | None = None
+        self.next: dict[Partition, int] = {}
+
+    async def join(self, log: Log, topics: Sequence[str]) -> Reader:
+        """A reader whose partitions these are."""
+        self.next.clear()
+        self._reader = await log.reader(SERVICE, topics, self)
+        return self._reader
+
+    async def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """See Assignment. Raises LogDiscontinuity, LogUnavailable, StoreUnavailable."""
+        if self._reader is None:
+            raise ValueError("assigned: expected to have joined first")
+        connection = await self._connect()
+        try:
+            positions = await load_positions(connection, SERVICE, partitions)
+        except psycopg.Error as error:
+            raise StoreUnavailable(str(error).strip()) from error
+        finally:
+            await connection.close()
+        starts = {p: await verify_continuity(self._reader, p, position) for p, position in positions.items()}
+        self.next.update({p: position.next for p, position in positions.items()})
+        return starts
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        """See Assignment."""
+        for partition in partitions:
+            self.next.pop(partition, None)
