@@ -31,70 +31,80 @@ Status = Literal["in_use", "stopped_by_order", "unregistered", "inspection_overd
 class Site(Model):
     """The district or works that the file describes; the root of its areas."""
 
-    id: Name
-    name: Text
-    timezone: str = "UTC"
-    level: Level = "district"
+    id: Name = Field(description="Name in topics, URLs and labels: a-z, 0-9, _ . -")
+    name: Text = Field(description="As people call it.")
+    timezone: str = Field(
+        "UTC", description="IANA name, as Asia/Shanghai; times are stored in UTC and shown in this zone."
+    )
+    level: Level = Field("district", description="Of the root area that the site is.")
 
 
 class Area(Model):
     """An area of supervision."""
 
-    id: Name
-    level: Level
-    name: Text
+    id: Name = Field(description="Name in topics, URLs and labels: a-z, 0-9, _ . -")
+    level: Level = Field(description="city, district, street, village or grid.")
+    name: Text = Field(description="As people call it.")
     parent: Name | None = Field(None, description="Default: the site.")
 
 
 class Organisation(Model):
     """An owner, user, maintainer, regulator …"""
 
-    id: Name
-    kinds: tuple[OrganisationKind, ...] = Field(min_length=1)
-    name: Text
-    phone: str = ""
-    credit_code: str = ""
-    address: str = ""
+    id: Name = Field(description="Name in topics, URLs and labels: a-z, 0-9, _ . -")
+    kinds: tuple[OrganisationKind, ...] = Field(
+        min_length=1, description="What it is; a maintainer of equipment must be of kind maintainer."
+    )
+    name: Text = Field(description="As people call it.")
+    phone: str = Field("", description="Shown beside every alarm; in quotes.")
+    credit_code: str = Field("", description="Unified social credit code.")
+    address: str = Field("", description="Street address.")
 
 
 class Endpoint(Model):
     """What differs from the defaults at one endpoint (host and port, or serial line)."""
 
-    timeout_s: float | None = Field(None, gt=0)
-    pause_between_requests_s: float = Field(0.0, ge=0)
-    pause_after_connect_s: float = Field(0.0, ge=0)
-    max_registers: int | None = Field(None, ge=1, le=125)
+    timeout_s: float | None = Field(None, gt=0, description="Seconds to wait for an answer. Default: the profile's.")
+    pause_between_requests_s: float = Field(0.0, ge=0, description="For gateways that lose requests sent too fast.")
+    pause_after_connect_s: float = Field(0.0, ge=0, description="For gateways that are deaf at first.")
+    max_registers: int | None = Field(
+        None, ge=1, le=125, description="Most registers in one request. Default: the profile's."
+    )
     username: str | None = Field(None, description="A reference: env:NAME or file:PATH.", pattern=r"^(env|file):.+")
     password: str | None = Field(None, description="A reference: env:NAME or file:PATH.", pattern=r"^(env|file):.+")
-    ca_file: str | None = None
+    ca_file: str | None = Field(None, description="Certificate authority of a TLS endpoint, PEM.")
 
 
 class Parties(Model):
     """Who stands for the equipment today."""
 
-    owner: Name | None = None
-    user: Name | None = None
-    maintainer: Name | None = None
+    owner: Name | None = Field(None, description="An organisation of this file.")
+    user: Name | None = Field(None, description="An organisation of this file: the use unit.")
+    maintainer: Name | None = Field(None, description="An organisation of this file, of kind maintainer.")
 
 
 class PlantEquipment(Model):
     """One piece of equipment, as the file has it."""
 
-    id: Name
-    profile: Name
-    address: str
-    name: Text | None = None
-    area: Name | None = None
+    id: Name = Field(description="Name in topics, URLs and labels: a-z, 0-9, _ . -")
+    profile: Name = Field(description="Its device profile, from the package or from --profiles-dir.")
+    address: str = Field(
+        description="modbus+tcp://HOST[:502]/UNIT, modbus+rtuovertcp://HOST:PORT/UNIT, mqtt://HOST[:1883]/PREFIX or mqtts://HOST[:8883]/PREFIX.",
+        examples=["modbus+tcp://10.0.0.5:502/3", "mqtt://127.0.0.1:1883/lifts/0012"],
+        json_schema_extra={"pattern": r"^(modbus\+tcp|modbus\+rtuovertcp|mqtts?)://[^/]+(/.*)?$"},
+    )
+    name: Text | None = Field(None, description="As people call it. Default: its id.")
+    area: Name | None = Field(None, description="An area of this file. Default: the site.")
     edge: Name | None = Field(None, description="The edge that reads it. Default: whichever is given this file.")
     registration: str | None = Field(
         None, pattern=r"^\d{20}$", description="20 digits: type 4, county 6, year and month 6, serial 4."
     )
-    parties: Parties = Parties()
+    parties: Parties = Field(Parties(), description="Who owns, uses and maintains it.")
     location: str = Field("", description="Street address, for people.")
     position: tuple[float, float] | None = Field(None, description="Latitude, longitude in degrees (WGS 84).")
-    model: str = ""
-    status: Status = "in_use"
-    poll_s: float | None = Field(None, gt=0)
+    model: str = Field("", description="Maker and model.")
+    status: Status = Field("in_use", description="Its legal status.")
+    poll_s: float | None = Field(None, gt=0, description="Seconds between readings. Default: the profile's.")
     points: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Overrides of the profile's points.")
     conditions: dict[str, dict[str, Any] | None] = Field(
         default_factory=dict, description="Overrides of the profile's conditions; null switches one off."
@@ -104,11 +114,13 @@ class PlantEquipment(Model):
 class PlantFile(Model):
     """A plant file."""
 
-    site: Site
-    areas: tuple[Area, ...] = ()
-    organisations: tuple[Organisation, ...] = ()
-    endpoints: dict[str, Endpoint] = Field(default_factory=dict)
-    equipment: tuple[PlantEquipment, ...] = Field(min_length=1)
+    site: Site = Field(description="The district or works that the file describes.")
+    areas: tuple[Area, ...] = Field((), description="Areas of supervision, down to the grid.")
+    organisations: tuple[Organisation, ...] = Field((), description="Owners, users, maintainers, regulators.")
+    endpoints: dict[str, Endpoint] = Field(
+        default_factory=dict, description="By SCHEME://HOST[:PORT]: only what differs from the defaults."
+    )
+    equipment: tuple[PlantEquipment, ...] = Field(min_length=1, description="What is read.")
 
 
 @dataclass(frozen=True, slots=True)

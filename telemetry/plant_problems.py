@@ -7,10 +7,14 @@ mistake never hides another. Equipment whose profile is known is checked against
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
+from zoneinfo import available_timezones
 
-from telemetry.plant import Address, parse_address
+from telemetry.plant import Address, Level, parse_address
 from telemetry.problems import Path, Problem, Raw, items, mapping
+
+LEVELS: tuple[str, ...] = get_args(Level)
+"""From the widest to the narrowest."""
 
 _PARTY_KINDS = {"maintainer": "maintainer"}
 """Roles that only an organisation of a kind may hold. Owner and user may be anybody."""
@@ -18,6 +22,7 @@ _PARTY_KINDS = {"maintainer": "maintainer"}
 
 def plant_problems(plant: Raw) -> Iterator[Problem]:
     """Everything wrong between the keys of a plant file, its profiles apart."""
+    yield from _site(plant)
     yield from _areas(plant)
     yield from _twice((("organisations", i, "id"), o.get("id")) for i, o in items(plant, "organisations"))
     yield from _twice((("equipment", i, "id"), e.get("id")) for i, e in items(plant, "equipment"))
@@ -44,17 +49,32 @@ def address_of(equipment: Raw) -> Address | None:
         return None
 
 
+def _site(plant: Raw) -> Iterator[Problem]:
+    zone = mapping(plant, "site").get("timezone")
+    known = available_timezones()
+    if isinstance(zone, str) and known and zone not in known:
+        yield Problem(("site", "timezone"), "an IANA time zone, as Asia/Shanghai", repr(zone))
+
+
 def _areas(plant: Raw) -> Iterator[Problem]:
     areas = list(items(plant, "areas"))
-    site = mapping(plant, "site").get("id")
+    site = _word(mapping(plant, "site").get("id"))
     yield from _twice([(("site", "id"), site), *((("areas", i, "id"), a.get("id")) for i, a in areas)])
     parents = {a.get("id"): a.get("parent") for _, a in areas if isinstance(a.get("id"), str)}
+    levels = {site: mapping(plant, "site").get("level", "district")}
+    levels |= {a.get("id"): a.get("level") for _, a in areas if isinstance(a.get("id"), str)}
     for i, area in areas:
         parent = area.get("parent")
         if isinstance(parent, str) and parent != site and parent not in parents:
             yield _unknown(("areas", i, "parent"), parent, [*parents, site], "area")
         elif cycle := _cycle(area.get("id"), parents):
             yield Problem(("areas", i, "parent"), "a parent that is not below the area itself", " → ".join(cycle))
+        yield from _level(("areas", i, "level"), area.get("level"), levels.get(_word(parent) or site))
+
+
+def _level(path: Path, level: Any, above: Any) -> Iterator[Problem]:
+    if level in LEVELS and above in LEVELS and LEVELS.index(level) < LEVELS.index(above):
+        yield Problem(path, f"{above}, the level of its parent, or a lower one", level)
 
 
 def _cycle(start: Any, parents: dict[Any, Any]) -> list[str]:
@@ -69,6 +89,7 @@ def _cycle(start: Any, parents: dict[Any, Any]) -> list[str]:
 
 def _addresses(plant: Raw) -> Iterator[Problem]:
     seen: dict[tuple[str, int, str], str] = {}
+    protocols: dict[tuple[str, int], str] = {}
     for i, equipment in items(plant, "equipment"):
         path, text = ("equipment", i, "address"), equipment.get("address")
         if not isinstance(text, str):
@@ -78,10 +99,20 @@ def _addresses(plant: Raw) -> Iterator[Problem]:
         except ValueError as error:
             yield said(path, error)
             continue
+        yield from _shared(path, address, protocols)
         place = (address.endpoint, address.unit, address.prefix)
         if place in seen:
             yield Problem(path, "an address of its own", f"{text}, the address of {seen[place]} too")
         seen.setdefault(place, str(equipment.get("id")))
+
+
+def _shared(path: Path, address: Address, protocols: dict[tuple[str, int], str]) -> Iterator[Problem]:
+    """Options that nothing reads, and a host and port that others address by another protocol."""
+    if address.options:
+        yield Problem(path, "no options behind ?", ", ".join(address.options))
+    first = protocols.setdefault((address.host, address.port), address.scheme)
+    if first != address.scheme:
+        yield Problem(path, f"{first}, as others address {address.host}:{address.port}", address.scheme)
 
 
 def _references(plant: Raw) -> Iterator[Problem]:
@@ -93,6 +124,15 @@ def _references(plant: Raw) -> Iterator[Problem]:
             yield _unknown(("equipment", i, "area"), area, areas, "area")
         for role, party in mapping(equipment, "parties").items():
             yield from _party(("equipment", i, "parties", role), role, party, kinds)
+        yield from _position(("equipment", i, "position"), equipment.get("position"))
+
+
+def _position(path: Path, position: Any) -> Iterator[Problem]:
+    if not (isinstance(position, list) and len(position) == 2 and all(isinstance(n, (int, float)) for n in position)):
+        return
+    latitude, longitude = position
+    if abs(latitude) > 90 or abs(longitude) > 180:
+        yield Problem(path, "latitude in ±90 and longitude in ±180, in this order", f"{latitude:g}, {longitude:g}")
 
 
 def _party(path: Path, role: str, party: Any, kinds: dict[Any, Any]) -> Iterator[Problem]:
@@ -132,8 +172,12 @@ def _twice(named: Iterable[tuple[Path, Any]]) -> Iterator[Problem]:
             seen[name] = path
 
 
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _unknown(path: Path, name: str, known: Iterable[Any], what: str) -> Problem:
-    names = sorted(k for k in known if isinstance(k, str))
+    names = sorted({k for k in known if isinstance(k, str)})
     return Problem(path, f"an {what} of this file: {', '.join(names) or 'it names none'}", repr(name))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
@@ -48,6 +49,7 @@ def profile_problems(profile: Raw) -> Iterator[Problem]:
     points = dict(mappings(profile, "points"))
     for name, point in points.items():
         yield from _prefixed(("points", name), _point_problems(point, points))
+        yield from _prefixed(("points", name), _order_problems(point))
         yield from _prefixed(("points", name, "modbus"), _place_problems(point, profile))
     for name, condition in mappings(profile, "conditions"):
         for key in ("all", "unless"):
@@ -72,6 +74,30 @@ def _point_problems(point: Raw, points: Raw) -> Iterator[Problem]:
     yield from alarm_problems(point)
     for name, alarm in mappings(point, "alarms"):
         yield from _prefixed(("alarms", name), _term_problems(alarm, "unless", points))
+
+
+def _order_problems(point: Raw) -> Iterator[Problem]:
+    """Numbers of a point that contradict one another, and texts treated as numbers."""
+    span = mapping(point, "range")
+    low, high = _number(span.get("low")), _number(span.get("high"))
+    if low is not None and high is not None and low >= high:
+        yield Problem(("range", "high"), f"more than the low end, {low:g}", f"{high:g}")
+    limits = {name: _number(a.get("limit")) for name, a in mappings(point, "alarms") if a.get("condition") is None}
+    for under, over in pairwise(("low_low", "low", "high", "high_high")):
+        least, most = limits.get(under), limits.get(over)
+        if least is not None and most is not None and least > most:
+            yield Problem(("alarms", over, "limit"), f"at least the limit of {under}, {least:g}", f"{most:g}")
+    is_text, kind = point.get("kind") == "text", mapping(point, "modbus").get("type")
+    if kind is not None and is_text != (kind == "string"):
+        yield Problem(
+            ("kind",), "text for a point of type string, and only there", str(point.get("kind", "measurement"))
+        )
+    if is_text and (point.get("alarms") or point.get("detectors")):
+        yield Problem(("kind",), "a number, for alarms and detectors to watch", "text")
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _term_problems(holder: Raw, key: str, points: Raw) -> Iterator[Problem]:
@@ -104,7 +130,9 @@ def _place_problems(point: Raw, profile: Raw) -> Iterator[Problem]:
         if first <= high and last >= low:
             yield Problem(("address",), f"an address outside the illegal range {low}–{high}", _span(first, last))
     if isinstance(most, int) and length > most:
-        yield Problem(("length",), f"at most the {most} registers of one request", str(length))
+        yield Problem(
+            ("length" if kind == "string" else "type",), f"at most the {most} registers of one request", str(length)
+        )
 
 
 def _ranges(device: Raw) -> Iterator[tuple[int, int]]:

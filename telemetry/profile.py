@@ -8,29 +8,54 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from telemetry.names import NAME_PATTERN
-from telemetry.problems import REGISTERS, Problem, alarm_problems, profile_problems, refuse
+from telemetry.model import Model, Name, Text
+from telemetry.problems import alarm_problems, profile_problems, refuse
+from telemetry.register_map import (
+    ModbusDefaults,
+    ModbusPoint,
+    MqttDefaults,
+    MqttPoint,
+    RegisterType,
+    stretch_word_order,
+    word_order_fits,
+)
 
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
-
-
-class Model(BaseModel):
-    """Base: unknown keys are faults, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Text(Model):
-    """A text in both languages of the boards and the console."""
-
-    zh: str
-    en: str
+__all__ = [
+    "DEFAULT_CONDITIONS",
+    "AlarmText",
+    "Code",
+    "CodePoint",
+    "Comparison",
+    "ConditionAlarm",
+    "LevelDetector",
+    "LimitAlarm",
+    "ModbusDefaults",
+    "ModbusPoint",
+    "Model",
+    "MqttDefaults",
+    "MqttPoint",
+    "Name",
+    "Point",
+    "PointKind",
+    "Priority",
+    "Profile",
+    "Range",
+    "RegisterType",
+    "Scheme",
+    "Term",
+    "Text",
+    "alarm_condition",
+    "merge_overrides",
+    "stretch_word_order",
+    "with_overrides",
+    "word_order_fits",
+]
 
 
 class Priority(StrEnum):
@@ -52,88 +77,11 @@ class PointKind(StrEnum):
     TEXT = "text"
 
 
-class RegisterType(StrEnum):
-    """How a value lies in registers or bits."""
-
-    BOOL = "bool"
-    U16 = "u16"
-    I16 = "i16"
-    U32 = "u32"
-    I32 = "i32"
-    U64 = "u64"
-    I64 = "i64"
-    F32 = "f32"
-    F64 = "f64"
-    STRING = "string"
-
-    @property
-    def registers(self) -> int:
-        """Registers that one value takes; 0 for strings, whose length the point says."""
-        return REGISTERS.get(self.value, 0)
-
-
-class ModbusPoint(Model):
-    """Where a point lies in a Modbus device and how its value is made of registers."""
-
-    table: Literal["coil", "discrete", "input", "holding"] = "holding"
-    address: int = Field(ge=0, le=65535, description="Address as sent in the request, counted from 0.")
-    type: RegisterType = RegisterType.U16
-    word_order: str | None = Field(
-        None,
-        description="Order in which the value's bytes arrive; A is the most significant. ABCD, CDAB, BADC, DCBA "
-        "for 32 bits, any order of ABCDEFGH for 64. Default: the profile's.",
-    )
-    bit: int | None = Field(None, ge=0, le=15, description="Take this bit of a 16-bit register, 0 the lowest.")
-    bits: int = Field(1, ge=1, le=16, description="Width of the bit field that starts at `bit`.")
-    length: int | None = Field(None, ge=1, le=125, description="Registers of a string.")
-    scale: float = 1.0
-    offset: float = 0.0
-    not_available: tuple[int, ...] = Field((), description="Raw values that mean: no value.")
-
-    @property
-    def registers(self) -> int:
-        """Registers (or coils) that the point takes."""
-        return self.length or self.type.registers
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        refuse(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
-        is_bit_table = self.table in ("coil", "discrete")
-        if (self.type is RegisterType.STRING) != (self.length is not None):
-            yield Problem(("length",), "a length where type is string, and only there", str(self.length))
-        if self.address + self.registers > 65536:
-            yield Problem(("address",), "the point to end at or below 65535", f"{self.address} + {self.registers}")
-        if is_bit_table and self.type is not RegisterType.BOOL:
-            yield Problem(("type",), f"bool in table {self.table}", self.type.value)
-        if not is_bit_table and self.type is RegisterType.BOOL and self.bit is None:
-            yield Problem(("bit",), "the bit's number, for a bool in a register", "nothing")
-        if self.bit is not None and (self.type.registers != 1 or self.bit + self.bits > 16):
-            yield Problem(("bit",), "a field within one 16-bit register", f"{self.bit} + {self.bits} of {self.type}")
-        if self.word_order is not None and not word_order_fits(self.word_order, self.type):
-            width = self.type.registers * 2
-            yield Problem(("word_order",), f"an order of the {width} bytes of {self.type}", repr(self.word_order))
-
-
-class MqttPoint(Model):
-    """Where a point lies in an MQTT message."""
-
-    topic: str = Field("state", description="Below the equipment's topic prefix.")
-    path: str | None = Field(None, description="Dotted path in the JSON payload. Default: values.POINT.")
-    map: dict[str, float] | None = Field(
-        None, description="JSON values to numbers, spelled as JSON spells them: true, 1, open. Others are bad."
-    )
-    scale: float = 1.0
-    offset: float = 0.0
-
-
 class Range(Model):
     """Engineering range; a reading outside it is uncertain, never clamped."""
 
-    low: float = -math.inf
-    high: float = math.inf
+    low: float = Field(-math.inf, description="Lowest plausible value. Default: no limit.")
+    high: float = Field(math.inf, description="Highest plausible value. Default: no limit.")
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
 
@@ -150,99 +98,108 @@ class Comparison(StrEnum):
 class AlarmText(Model):
     """What every alarm says to people, and how urgent it is."""
 
-    priority: Priority
-    text: Text
-    consequence: Text | None = None
-    action: Text | None = Field(None, description="Corrective action.")
+    priority: Priority = Field(description="How urgent: critical, high, medium or low.")
+    text: Text = Field(description="What is wrong, in few words.")
+    consequence: Text | None = Field(None, description="What happens if nobody acts.")
+    action: Text | None = Field(None, description="Corrective action: what to do, in the order in which to do it.")
     note: str = Field("", description="For the keeper of the profile: where a value comes from, what is unconfirmed.")
 
 
 class LimitAlarm(AlarmText):
     """An alarm on one point against one limit. Named high, high_high, low or low_low, `condition` may be left out."""
 
-    condition: Comparison | None = None
-    limit: float
+    condition: Comparison | None = Field(None, description="Default: by the alarm's name.")
+    limit: float = Field(description="In the point's unit.")
     hysteresis: float = Field(0.0, ge=0, description="How far back the value must come before the alarm clears.")
-    on_delay_s: float = Field(0.0, ge=0)
-    off_delay_s: float = Field(0.0, ge=0)
+    on_delay_s: float = Field(0.0, ge=0, description="Seconds that it holds before the alarm is raised.")
+    off_delay_s: float = Field(0.0, ge=0, description="Seconds that it is over before the alarm clears.")
     unless: tuple[Term, ...] = Field((), description="Not while any of these holds.")
 
 
 class Term(Model):
     """One comparison of a condition over several points. Bad or missing readings make it unknown, never true."""
 
-    point: Name
-    condition: Comparison
-    limit: float
+    point: Name = Field(description="A point of this profile.")
+    condition: Comparison = Field(description="How it is compared.")
+    limit: float = Field(description="In the point's unit.")
 
 
 class ConditionAlarm(AlarmText):
     """An alarm on several points at once: all of `all` hold, none of `unless`, for `on_delay_s`."""
 
-    all: tuple[Term, ...] = Field(min_length=1)
-    unless: tuple[Term, ...] = ()
-    on_delay_s: float = Field(0.0, ge=0)
-    off_delay_s: float = Field(0.0, ge=0)
+    all: tuple[Term, ...] = Field(min_length=1, description="All of these hold.")
+    unless: tuple[Term, ...] = Field((), description="Not while any of these holds.")
+    on_delay_s: float = Field(0.0, ge=0, description="Seconds that it holds before the alarm is raised.")
+    off_delay_s: float = Field(0.0, ge=0, description="Seconds that it is over before the alarm clears.")
 
 
 class Code(Model):
     """A code of a scheme. With a priority it makes an alarm; without, it is kept as an event."""
 
-    name: Text
-    kind: Literal["fault", "event", "alarm"] = "fault"
-    priority: Priority | None = None
-    consequence: Text | None = None
-    action: Text | None = None
+    name: Text = Field(description="What the code means.")
+    kind: Literal["fault", "event", "alarm"] = Field(
+        "fault", description="A fault of the equipment, something that happened, or a call for help."
+    )
+    priority: Priority | None = Field(None, description="Makes it an alarm. Default: only an event.")
+    consequence: Text | None = Field(None, description="What happens if nobody acts.")
+    action: Text | None = Field(None, description="Corrective action.")
     momentary: bool = Field(False, description="It begins and is over: its alarm clears after `hold_s`.")
-    hold_s: float = Field(60.0, gt=0)
+    hold_s: float = Field(60.0, gt=0, description="Seconds that a momentary code's alarm stays.")
 
 
 class Scheme(Model):
     """A code scheme: (scheme, code) means one thing wherever it is met."""
 
-    name: Text
-    source: str = ""
-    codes: dict[str, Code]
+    name: Text = Field(description="Whose codes these are.")
+    source: str = Field("", description="Where the list comes from.")
+    codes: dict[str, Code] = Field(description="By the code as the device spells it, in quotes: leading zeros count.")
 
 
 class CodePoint(Model):
     """A point whose value is a code: a change of value ends the old code's event and begins the new one's."""
 
-    point: Name
-    scheme: Name
+    point: Name = Field(description="The point that carries the code.")
+    scheme: Name = Field(description="The scheme that its values belong to.")
     none: tuple[int, ...] = Field((0,), description="Values that mean: no code is active.")
 
 
 class LevelDetector(Model):
     """The robust level detector (analytics.detectors.level): EWMA with winsorised updates."""
 
-    kind: Literal["level"] = "level"
+    kind: Literal["level"] = Field("level", description="Which detector.")
     time_constant_s: float = Field(60.0, gt=0, description="Of the fast level that is judged.")
     baseline_s: float = Field(3600.0, gt=0, description="Of the slow level and spread it is judged against.")
     threshold: float = Field(6.0, gt=0, description="In spreads.")
     min_spread: float = Field(0.0, ge=0, description="In the point's unit; the spread is never taken smaller.")
-    warmup_s: float = Field(600.0, ge=0)
-    on_delay_s: float = Field(5.0, ge=0)
-    off_delay_s: float = Field(30.0, ge=0)
-    priority: Priority = Priority.LOW
+    warmup_s: float = Field(600.0, ge=0, description="Seconds of readings before it judges.")
+    on_delay_s: float = Field(5.0, ge=0, description="Seconds that it holds before the alarm is raised.")
+    off_delay_s: float = Field(30.0, ge=0, description="Seconds that it is over before the alarm clears.")
+    priority: Priority = Field(Priority.LOW, description="Of its alarms.")
 
 
 class Point(Model):
     """A point of the equipment."""
 
-    name: Text
-    kind: PointKind = PointKind.MEASUREMENT
-    unit: str = ""
+    name: Text = Field(description="As people call it.")
+    kind: PointKind = Field(PointKind.MEASUREMENT, description="Decides how it is thinned, drawn and watched.")
+    unit: str = Field("", description="As it is shown: °C, MPa, km/h.")
     group: str = Field("main", description="Points of one group are drawn together.")
-    modbus: ModbusPoint | None = None
-    mqtt: MqttPoint | None = None
-    range: Range = Range()
-    enum: dict[int, Text] = Field(default_factory=dict)
-    poll_s: float | None = Field(None, gt=0, description="Default: the profile's.")
+    modbus: ModbusPoint | None = Field(None, description="Where it lies in a Modbus device.")
+    mqtt: MqttPoint | None = Field(
+        None, description="Where it lies in MQTT messages; {} for values.POINT of PREFIX/state."
+    )
+    range: Range = Field(Range(), description="Engineering range; a reading outside is uncertain, never clamped.")
+    enum: dict[int, Text] = Field(default_factory=dict, description="What the values of a state mean.")
+    poll_s: float | None = Field(None, gt=0, description="Seconds between readings. Default: the profile's.")
     stale_after_s: float | None = Field(None, gt=0, description="Default: the profile's.")
-    alarms: dict[Name, LimitAlarm] = Field(default_factory=dict)
-    detectors: tuple[LevelDetector, ...] = ()
-    columns: tuple[str, ...] = Field((), description="Headers of recorded feeds that mean this point, besides its name.")
+    alarms: dict[Name, LimitAlarm] = Field(
+        default_factory=dict,
+        description="Alarms on this point alone; high, high_high, low and low_low say by their name how they compare.",
+    )
+    detectors: tuple[LevelDetector, ...] = Field((), description="Detectors that learn what is normal.")
+    columns: tuple[str, ...] = Field(
+        (), description="Headers of recorded feeds that mean this point, besides its name."
+    )
     note: str = Field("", description="For the keeper of the profile: where a value comes from, what is unconfirmed.")
 
     @model_validator(mode="after")
@@ -251,50 +208,32 @@ class Point(Model):
         return self
 
 
-class ModbusDefaults(Model):
-    """What all Modbus points of the profile share, and what the device can take."""
-
-    word_order: Literal["ABCD", "CDAB", "BADC", "DCBA"] = "ABCD"
-    max_registers: int = Field(125, ge=1, le=125, description="Most registers in one request.")
-    max_coils: int = Field(2000, ge=1, le=2000)
-    max_gap: int = Field(16, ge=0, le=124, description="Unneeded registers read rather than making another request.")
-    illegal: tuple[tuple[int, int], ...] = Field((), description="Address ranges [first, last] never to be touched.")
-
-
-class MqttDefaults(Model):
-    """Topics and time of the MQTT messages of this kind of device."""
-
-    qos: Literal[0, 1] = 1
-    time_path: str = Field("time", description="Dotted path of the device's time. Missing: time of receipt.")
-    event_topic: str | None = Field("event", description="Topic of events, below the prefix.")
-    online_topic: str | None = Field(None, description="Topic of the last will, below the prefix.")
-    online_map: dict[str, bool] = Field(
-        default_factory=lambda: {"ONLINE": True, "OFFLINE": False, "CONNECTIONBROKEN": False}
-    )
-
-
 class Profile(Model):
     """A kind of equipment."""
 
-    profile: Name
-    version: int = Field(ge=1)
+    profile: Name = Field(description="Its name, and that of its file.")
+    version: int = Field(ge=1, description="Raise it with every change that a user can notice.")
     equipment_class: Name = Field(alias="class", description="elevator, escalator, forklift, boiler, … any word.")
-    class_name: Text
-    name: Text
+    class_name: Text = Field(description="The class, as people call it.")
+    name: Text = Field(description="The kind of equipment, as people call it.")
     source: str = Field("", description="Where the map comes from.")
     note: str = Field("", description="For the keeper of the profile.")
-    poll_s: float = Field(1.0, gt=0)
-    timeout_s: float = Field(1.0, gt=0)
+    poll_s: float = Field(1.0, gt=0, description="Seconds between readings.")
+    timeout_s: float = Field(1.0, gt=0, description="Seconds to wait for an answer.")
     stale_after_s: float = Field(10.0, gt=0, description="A reading older than this on the log's time is stale.")
     silent_after_s: float = Field(
         30.0, gt=0, description="An MQTT device that said nothing for so long is unreachable."
     )
-    modbus: ModbusDefaults = ModbusDefaults()
-    mqtt: MqttDefaults = MqttDefaults()
-    points: dict[Name, Point] = Field(min_length=1)
-    conditions: dict[Name, ConditionAlarm] = Field(default_factory=dict)
-    schemes: dict[Name, Scheme] = Field(default_factory=dict)
-    code_points: tuple[CodePoint, ...] = ()
+    modbus: ModbusDefaults = Field(
+        ModbusDefaults(), description="What all Modbus points share, and what the device can take."
+    )
+    mqtt: MqttDefaults = Field(MqttDefaults(), description="Topics and time of its MQTT messages.")
+    points: dict[Name, Point] = Field(min_length=1, description="By name, in the order in which they are shown.")
+    conditions: dict[Name, ConditionAlarm] = Field(
+        default_factory=dict, description="Alarms on several points at once."
+    )
+    schemes: dict[Name, Scheme] = Field(default_factory=dict, description="Code schemes that the device speaks.")
+    code_points: tuple[CodePoint, ...] = Field((), description="Points whose value is a code.")
 
     @model_validator(mode="after")
     def _references(self) -> Self:
@@ -323,24 +262,6 @@ DEFAULT_CONDITIONS = {
 def alarm_condition(name: str, alarm: LimitAlarm) -> Comparison:
     """How a limit alarm compares: as it says, or as its name implies."""
     return alarm.condition or DEFAULT_CONDITIONS[name]
-
-
-def word_order_fits(order: str, kind: RegisterType) -> bool:
-    """Whether `order` names each byte of a value of this type once."""
-    return sorted(order) == list("ABCDEFGH"[: kind.registers * 2])
-
-
-def stretch_word_order(order: str, width: int) -> str:
-    """A 32-bit order said for `width` bytes: ABCD → AB / ABCDEFGH, CDAB → AB / GHEFCDAB, and so on.
-
-    One-register values know no word order; their bytes are swapped where the 32-bit order swaps bytes in a word.
-    """
-    words = ["ABCDEFGH"[i : i + 2] for i in range(0, width, 2)]
-    if order in ("CDAB", "DCBA"):
-        words.reverse()
-    if order in ("BADC", "DCBA"):
-        words = [w[::-1] for w in words]
-    return "".join(words)
 
 
 def with_overrides(
