@@ -18,11 +18,13 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
-from telemetry.profile import ModbusPoint, MqttPoint, Profile, RegisterType
+from telemetry.profile import ModbusPoint, MqttPoint, PointKind, Profile, RegisterType
 
 TABLES: Final = ("coil", "discrete", "holding", "input")
 SPARE: Final = 16
 """Addresses beyond the profile's last that the simulated device answers with 0, for readers that bridge gaps."""
+WHOLE: Final = (PointKind.STATE, PointKind.COUNTER)
+"""Kinds whose whole numbers a device sends without a decimal point."""
 _FORMATS: Final = {
     RegisterType.U16: ">H",
     RegisterType.I16: ">h",
@@ -66,6 +68,12 @@ class RegisterImage:
         ):
             return None
         return words[address : address + count]
+
+    def set_not_available(self, name: str) -> None:
+        """Writes what the device says when a point has no value; a point that cannot say so keeps its last value."""
+        modbus = self._points[name]
+        if modbus.not_available or modbus.type in (RegisterType.F32, RegisterType.F64):
+            self.set(name, math.nan)
 
     def set(self, name: str, value: float | str) -> None:
         """Writes a point's value into the image. Raises KeyError for a point without Modbus, ValueError if it does not fit."""
@@ -120,7 +128,10 @@ def payload(profile: Profile, topic: str, values: Mapping[str, float | str], tim
     for name, value in values.items():
         mqtt = profile.points[name].mqtt
         if mqtt is not None and mqtt.topic == topic:
-            _place(content, mqtt.path or f"values.{name}", json_value(mqtt, value))
+            spelled = json_value(mqtt, value)
+            if isinstance(spelled, float) and profile.points[name].kind in WHOLE and spelled.is_integer():
+                spelled = int(spelled)
+            _place(content, mqtt.path or f"values.{name}", spelled)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -46,6 +46,9 @@ REOPEN_CHANCE: Final = 0.02
 REOPEN_CHANCE_FAULT: Final = 0.75
 PERSON_KG: Final = 70.0
 CAPACITY: Final = 13
+ENERGY_KWH_M: Final = 0.0015
+AGE_RUNS_PER_DAY: Final = 8_000
+AGE_TRIP_M: Final = 60.0
 
 STOPPERS: Final = ("stopped-outside-zone", "entrapment", "safety-circuit", "unintended-movement", "out-of-service")
 
@@ -69,7 +72,7 @@ class Elevators(Fleet):
     def __init__(self, count: int, rng: np.random.Generator) -> None:
         super().__init__(count, rng)
         self.floors = rng.integers(6, 34, count)
-        self.rated_ms = choose(rng, count, (1.0, 1.5, 1.75, 2.0, 2.5))
+        self.rated_ms = choose(rng, count, (1.0, 1.5, 1.75))
         self.open_s = rng.uniform(2.0, 2.8, count)
         self.close_s = rng.uniform(2.6, 3.4, count)
         self.dwell_s = rng.uniform(3.0, 6.0, count)
@@ -268,6 +271,13 @@ class Elevators(Fleet):
         else:
             self.phase[unit] = IDLE
 
+    def age(self, days: float) -> None:
+        """See Fleet."""
+        runs = np.full(self.count, round(AGE_RUNS_PER_DAY * days))
+        self.runs, self.door_cycles, self.reopenings = self.runs + runs, self.door_cycles + runs, self.reopenings + runs
+        self.running_s = self.running_s + days * 86_400.0
+        self.travel_m = self.travel_m + runs * AGE_TRIP_M
+
     def readings(self) -> Mapping[str, Float]:
         """See Fleet."""
         active = self.active
@@ -288,20 +298,23 @@ class Elevators(Fleet):
             "car_position": np.round(self.position_m / FLOOR_M) + 1.0,
             "door_closed": (self.door <= 0.0).astype(np.float64),
             "occupied": (self.persons > 0).astype(np.float64),
+            "alarm_button": self._told[ALARM_BUTTON].astype(np.float64),
+            "overload": (self.persons > CAPACITY).astype(np.float64),
             "door_status": door_status,
-            "speed": self.velocity_ms.copy(),
+            "speed": np.round(self.velocity_ms, 2),
+            "leveling_error": np.round(self.level_error_m * 1000.0, 1),
+            "car_temperature": np.round(self.car_c, 1),
+            "machine_room_temperature": np.round(self.machine_room_c, 1),
+            "run_hours": np.round(self.running_s / 3600.0, 2),
+            "run_count": self.runs.astype(np.float64),
+            "door_open_count": self.door_cycles.astype(np.float64),
+            "rope_bend_count": self.runs * 2.0,
+            "mileage": np.round(self.travel_m, 1),
+            "energy": np.round(self.travel_m * ENERGY_KWH_M, 2),
             "load": self.persons * PERSON_KG,
             "people": self.persons.astype(np.float64),
-            "running_time": self.running_s / 3600.0,
-            "run_count": self.runs.astype(np.float64),
-            "door_count": self.door_cycles.astype(np.float64),
             "reopen_count": self.reopenings.astype(np.float64),
-            "mileage": self.travel_m.copy(),
-            "door_open_time": self.last_open_s.copy(),
-            "door_close_time": self.last_close_s.copy(),
-            "machine_room_temperature": self.machine_room_c.copy(),
-            "car_temperature": self.car_c.copy(),
-            "leveling_error": self.level_error_m * 1000.0,
-            "vibration": shaking,
-            "alarm_button": self._told[ALARM_BUTTON].astype(np.float64),
+            "door_open_time": np.round(self.last_open_s, 2),
+            "door_close_time": np.round(self.last_close_s, 2),
+            "vibration": np.round(shaking, 1),
         }

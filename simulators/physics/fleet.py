@@ -67,6 +67,12 @@ class Fleet(ABC):
             self.active[kind][unit] = on
             self._switched(unit, kind, on)
 
+    def age(self, days: float) -> None:  # noqa: B027  (some devices count nothing)
+        """Adds so many days of use to what the devices count, a little more than they can count in that time.
+
+        Called once before the first tick, so that counters do not fall when a simulation is started again later.
+        """
+
     @abstractmethod
     def readings(self) -> Mapping[str, Float]:
         """Present readings: point → (count,) float64, in the unit of the profile; NaN where the device has none."""

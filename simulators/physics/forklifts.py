@@ -5,12 +5,14 @@ an authorised driver only under the fault `unauthorised-start`; the battery stay
 
 Faults
     unauthorised-start  the truck is started without a driver's permission: illegal ignition
-    overspeed           driven at 1.5 times the limit of its zone
+    overspeed           driven at 22 km/h, which no zone allows
     no-seat-belt        driven with the belt open
     impact              one blow of 3–6 g when it begins; the terminal reports a collision
     pedestrian          somebody within 1.5 m of the moving truck
     overload            a load of 1.15 times the rated capacity
     battery-low         the battery falls to 12 %
+    outside-zone        outside the yard where it may drive
+    collector-removed   the card of the driver-permission collector was pulled out
 """
 
 from __future__ import annotations
@@ -26,11 +28,14 @@ PARKED, IDLE, DRIVING, LIFTING = range(4)
 
 SCHEME: Final = "jt808"
 SPEEDING, ILLEGAL_START, COLLISION = "1", "27", "29"
-DRIVER_SCHEME: Final = "forklift-driver"
+DRIVER_SCHEME, DRIVER_CHANGE = "su-dsm", "11"
 LOGIN, LOGOUT = "in", "out"
 
 DRIVERS: Final = ("王建国", "李强", "张伟", "刘洋", "陈静", "赵磊", "周敏", "吴涛", "郑华", "孙丽", "钱勇", "冯军")
 ZONE_LIMIT_KMH: Final = (15.0, 10.0, 8.0, 5.0)
+OVERSPEED_KMH: Final = 22.0
+REVERSE_KMH: Final = 4.5
+COLLECTOR_REMOVED: Final = 3.0
 ACCELERATION_MS2: Final = 0.9
 SHIFT_S: Final = 900.0
 BREAK_S: Final = 90.0
@@ -54,12 +59,14 @@ class Forklifts(Fleet):
         "pedestrian",
         "overload",
         "battery-low",
+        "outside-zone",
+        "collector-removed",
     )
 
     def __init__(self, count: int, rng: np.random.Generator, *, origin: Float | None = None) -> None:
         super().__init__(count, rng)
         self.origin = np.tile((31.1128, 121.3817), (count, 1)) if origin is None else origin
-        self.rated_kg = choose(rng, count, (1500.0, 2000.0, 2500.0, 3000.0))
+        self.rated_kg = choose(rng, count, (2000.0, 2500.0, 3000.0))
         self.activity = np.full(count, IDLE)
         self.activity[rng.random(count) < 0.2] = PARKED
         self.task_s = rng.uniform(1.0, TASK_S, count)
@@ -78,6 +85,9 @@ class Forklifts(Fleet):
         self.battery = rng.uniform(45.0, 98.0, count)
         self.hours = rng.uniform(500.0, 9000.0, count)
         self.distance_m = self.hours * rng.uniform(2000.0, 4000.0, count)
+        self.idle_hours = self.hours * rng.uniform(0.2, 0.4, count)
+        self.licence_days = rng.integers(60, 1400, len(DRIVERS))
+        self.steering_deg = np.zeros(count)
         self.pedestrian_m = np.full(count, 20.0)
         self.impact_g = np.zeros(count)
         self.impacts = rng.integers(0, 40, count)
@@ -106,7 +116,8 @@ class Forklifts(Fleet):
     def _shifts(self, chance: Float) -> None:
         """Drivers come and go; a fault keeps or puts a truck in motion."""
         needed = self.active["overspeed"] | self.active["no-seat-belt"] | self.active["pedestrian"]
-        needed |= self.active["overload"] | self.active["impact"]
+        needed |= self.active["overload"] | self.active["impact"] | self.active["outside-zone"]
+        needed |= self.active["collector-removed"]
         stolen = self.active["unauthorised-start"]
         self.shift_s = self.shift_s - self.tick_s
         ends = (self.shift_s <= 0.0) & (self.driver >= 0) & ~needed & (self.activity == IDLE)
@@ -127,11 +138,11 @@ class Forklifts(Fleet):
         self.belt = np.where(comes, True, self.belt & (self.driver >= 0))
         self.belt = np.where(self.active["no-seat-belt"], False, self.belt | ((self.driver >= 0) & (chance[5] < 0.02)))
 
-    def _log(self, units: Mask, code: str) -> None:
+    def _log(self, units: Mask, action: str) -> None:
         for unit in np.flatnonzero(units):
             name = DRIVERS[self.driver[unit]]
             only = np.arange(self.count) == unit
-            self._report(only, DRIVER_SCHEME, code, on=True, driver=name, result=0)
+            self._report(only, DRIVER_SCHEME, DRIVER_CHANGE, on=True, driver=name, action=action)
 
     def _tasks(self, chance: Float) -> None:
         """Idle, drive, lift, drive …"""
@@ -149,6 +160,7 @@ class Forklifts(Fleet):
         self.activity = np.where(done, following, self.activity)
         self.task_s = np.where(done, TASK_S * (0.4 + 1.2 * chance[1]), self.task_s)
         urged = self.active["overspeed"] | self.active["no-seat-belt"] | self.active["pedestrian"]
+        urged |= self.active["outside-zone"] | self.active["unauthorised-start"]
         self.activity[working & urged] = DRIVING
         begins = done & (self.activity == LIFTING)
         lifted = np.where(self.load_kg > 0.0, 0.0, self.rated_kg * (0.25 + 0.65 * chance[2]))
@@ -159,13 +171,16 @@ class Forklifts(Fleet):
         zone = np.floor(chance[4] * len(ZONE_LIMIT_KMH)).astype(np.int64)
         slow_enough = self.speed_ms * 3.6 <= 0.9 * np.asarray(ZONE_LIMIT_KMH)[zone]
         self.zone = np.where(enters & slow_enough & ~self.active["overspeed"], zone, self.zone)
-        self.reverse = np.where(done, chance[5] < 0.2, self.reverse)
+        slow = self.speed_ms * 3.6 <= REVERSE_KMH
+        self.reverse = np.where(done & slow, chance[5] < 0.2, self.reverse & slow) & ~urged
         self.target_ms = np.where(done, self.limit_kmh / 3.6 * (0.45 + 0.45 * chance[2]), self.target_ms)
 
     def _drive(self, chance: Float) -> None:
         limit_ms = self.limit_kmh / 3.6
         target = np.minimum(self.target_ms, 0.92 * limit_ms)
-        target = np.where(self.active["overspeed"], 1.5 * limit_ms, np.maximum(target, 0.4 * limit_ms))
+        target = np.maximum(target, 0.4 * limit_ms)
+        target = np.where(self.reverse, np.minimum(target, REVERSE_KMH / 3.6), target)
+        target = np.where(self.active["overspeed"], OVERSPEED_KMH / 3.6, target)
         target = np.where(self.activity == DRIVING, target, 0.0)
         target = np.where((self.driver < 0) & ~self.active["unauthorised-start"], 0.0, target)
         step = ACCELERATION_MS2 * self.tick_s
@@ -185,6 +200,9 @@ class Forklifts(Fleet):
         self.mast_m = np.clip(self.mast_m + rise, 0.0, 4.5)
         self.distance_m = self.distance_m + moved_m
         self.hours = self.hours + self.key_on * self.tick_s / 3600.0
+        self.idle_hours = self.idle_hours + (self.activity == IDLE) * self.tick_s / 3600.0
+        turn = np.where(moved_m > 0, (chance[3] - 0.5) * 60.0, 0.0)
+        self.steering_deg = self.steering_deg + (turn - self.steering_deg) * 0.2
         use = np.asarray(BATTERY_PER_S)[self.activity] * self.tick_s
         charge = np.where(self.activity == PARKED, CHARGE_PER_S * self.tick_s, 0.0)
         self.battery = np.clip(self.battery - use + charge, 8.0, 100.0)
@@ -220,6 +238,11 @@ class Forklifts(Fleet):
                 np.arange(self.count) == unit, SCHEME, COLLISION, on=True, peak_g=round(float(self.impact_g[unit]), 2)
             )
 
+    def age(self, days: float) -> None:
+        """See Fleet."""
+        self.hours, self.idle_hours = self.hours + days * 24.0, self.idle_hours + days * 24.0
+        self.distance_m = self.distance_m + days * 24.0 * OVERSPEED_KMH * 1000.0
+
     def texts(self) -> Mapping[str, Sequence[str]]:
         """See Fleet."""
         return {"driver": [DRIVERS[number] if number >= 0 else "" for number in self.driver]}
@@ -235,28 +258,32 @@ class Forklifts(Fleet):
         )
         moving = self.speed_ms > 0.05
         work = np.select([self.activity == PARKED, self.activity == LIFTING, moving], [0.0, 3.0, 2.0], 1.0)
+        days = self.licence_days[np.maximum(self.driver, 0)].astype(np.float64)
+        removed = self.active["collector-removed"] & self.key_on
         return {
             "key_on": self.key_on.astype(np.float64),
             "driver_authorised": (self.driver >= 0).astype(np.float64),
+            "collector_status": np.where(removed, COLLECTOR_REMOVED, 0.0),
+            "licence_days_left": np.where(self.driver >= 0, days, np.nan),
             "seat_occupied": self.key_on.astype(np.float64),
             "seat_belt": self.belt.astype(np.float64),
-            "speed": self.speed_ms * 3.6,
+            "speed": np.round(self.speed_ms * 3.6, 1),
             "speed_limit": self.limit_kmh.copy(),
-            "over_limit": self.speed_ms * 3.6 - self.limit_kmh,
             "reversing": (self.reverse & moving).astype(np.float64),
             "park_brake": (~self.key_on).astype(np.float64),
+            "steering_angle": np.round(self.steering_deg, 1),
             "work_status": work,
-            "load": self.load_kg.copy(),
-            "load_ratio": self.load_kg / self.rated_kg * 100.0,
-            "mast_height": self.mast_m.copy(),
-            "impact": self.impact_g.copy(),
+            "load": np.round(self.load_kg),
+            "mast_height": np.round(self.mast_m, 2),
+            "obstacle_distance": np.round(self.pedestrian_m, 1),
+            "impact": np.round(self.impact_g, 2),
             "impact_count": self.impacts.astype(np.float64),
-            "pedestrian_distance": self.pedestrian_m.copy(),
-            "zone": self.zone + 1.0,
-            "battery": self.battery.copy(),
-            "operating_hours": self.hours.copy(),
-            "distance": self.distance_m / 1000.0,
-            "latitude": position[:, 0],
-            "longitude": position[:, 1],
-            "heading": np.degrees(self.heading),
+            "zone_state": (~self.active["outside-zone"]).astype(np.float64),
+            "battery": np.round(self.battery, 1),
+            "main_power": np.ones(self.count),
+            "latitude": np.round(position[:, 0], 6),
+            "longitude": np.round(position[:, 1], 6),
+            "operating_hours": np.round(self.hours, 3),
+            "idle_hours": np.round(self.idle_hours, 3),
+            "distance": np.round(self.distance_m / 1000.0, 3),
         }

@@ -147,6 +147,11 @@ class SolaBoilers(Fleet):
             self.phase[unit] = STANDBY
             self.phase_s[unit] = 0.0
 
+    def age(self, days: float) -> None:
+        """See Fleet."""
+        self.cycles = self.cycles + round(days * 2_000)
+        self.run_s = self.run_s + days * 86_400.0
+
     def readings(self) -> Mapping[str, Float]:
         """See Fleet."""
         flame = self.flame.astype(np.float64)
@@ -171,5 +176,5 @@ class SolaBoilers(Fleet):
             "lockout_code": self.lockout.copy(),
             "hold_code": np.where(holding, HOLD_ANTI_SHORT_CYCLE, HOLD_NONE),
             "burner_cycles": self.cycles.astype(np.float64),
-            "burner_run_time": self.run_s / 3600.0,
+            "run_time": self.run_s / 3600.0,
         }
