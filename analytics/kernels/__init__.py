@@ -1,0 +1,1 @@
+"""Pure numpy functions: arrays in, new arrays out. No state, no clock, no I/O."""
