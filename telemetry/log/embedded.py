@@ -251,30 +251,26 @@ class EmbeddedReader:
         now = time.monotonic()
         if now < self._share_at:
             return
-        gained, lost = await self._worker.call(self._due)
+        kept, lost = await self._worker.call(self._due)
         if lost:
             await self._give_up(lost)
-        if gained:
+        if gained := [p for p in kept if p not in self._positions]:
             await self._start(gained)
         self._share_at = now + SHARE_S
 
     async def _give_up(self, lost: Sequence[Partition]) -> None:
-        for partition in lost:
-            self._positions.pop(partition, None)
+        started = [p for p in lost if self._positions.pop(p, None) is not None]
         try:
-            await self._assignment.revoked(lost)
+            if started:
+                await self._assignment.revoked(started)
         finally:
             await self._worker.call(partial(self._release, lost))
 
     async def _start(self, gained: Sequence[Partition]) -> None:
-        try:
-            starts = await self._assignment.assigned(gained)
-            if missing := [p for p in gained if p not in starts]:
-                raise ValueError(f"assigned: expected an offset for each partition, found none for {missing}")
-            await self._worker.call(partial(self._check, {p: starts[p] for p in gained}))
-        except BaseException:
-            await self._worker.call(partial(self._release, gained))
-            raise
+        starts = await self._assignment.assigned(gained)
+        if missing := [p for p in gained if p not in starts]:
+            raise ValueError(f"assigned: expected an offset for each partition, found none for {missing}")
+        await self._worker.call(partial(self._check, {p: starts[p] for p in gained}))
         self._positions.update((p, starts[p]) for p in gained)
 
     async def _wait(self, seconds: float) -> None:

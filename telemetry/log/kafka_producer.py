@@ -1,18 +1,19 @@
 """Sending to Kafka: idempotent, acks=all, bounded in flight.
 
-Invariant: a call that failed or was given up leaves nothing behind that could be sent later: its connection is dropped.
+Invariant: a call that failed leaves nothing behind that could be sent later: its connection is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from telemetry.errors import LogError, LogUnavailable
 from telemetry.log.kafka_access import ANSWER_S, Access, translated
 from telemetry.log.protocol import MAX_RECORD_BYTES, OutRecord, refuse_oversize
 
@@ -24,75 +25,87 @@ _OVERHEAD_BYTES: Final = 40_000
 
 
 class KafkaProducer:
-    """See Producer. After any failure the connection is made anew, with a new producer id."""
+    """See Producer. After a failure the connection is made anew, with a new producer id."""
 
     def __init__(self, access: Access, ensure_topics: Callable[[Sequence[str]], Awaitable[None]]) -> None:
         self._access = access
         self._ensure_topics = ensure_topics
         self._producer: AIOKafkaProducer | None = None
-        self._connecting = asyncio.Lock()
+        self._order = asyncio.Lock()
         self._turns = asyncio.Semaphore(IN_FLIGHT)
         self._known: set[str] = set()
+        self._closed = False
 
-    async def connect(self) -> AIOKafkaProducer:
-        """The connected producer. Raises LogUnavailable."""
-        async with self._connecting:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    **self._access.arguments(),
-                    enable_idempotence=True,
-                    acks="all",
-                    max_batch_size=BATCH_BYTES,
-                    max_request_size=MAX_RECORD_BYTES + _OVERHEAD_BYTES,
-                )
-                try:
-                    async with translated("producer"):
-                        await producer.start()
-                except BaseException:
-                    await _abandon(producer)
-                    raise
-                self._producer = producer
-            return self._producer
+    async def connect(self) -> None:
+        """Connects. Raises LogUnavailable."""
+        async with self._order:
+            await self._connected()
 
     async def send(self, topic: str, records: Sequence[OutRecord]) -> None:
         """See Producer."""
         refuse_oversize(records)
         async with self._turns:
-            if topic not in self._known:
-                await self._ensure_topics([topic])
-                self._known.add(topic)
-            producer = await self.connect()
-            try:
-                async with translated(topic):
-                    await _send(producer, topic, records)
-            except BaseException:
-                await self._reset(producer)
-                raise
+            async with self._order:  # calls hand over one after the other, and wait together
+                producer = await self._connected()
+                if topic not in self._known:
+                    await self._ensure_topics([topic])
+                    self._known.add(topic)
+                async with self._dropped_on_failure(producer, topic):
+                    acknowledged = [await _hand_over(producer, topic, record) for record in records]
+            async with self._dropped_on_failure(producer, topic):
+                if acknowledged:
+                    await asyncio.wait(acknowledged)
+                for future in acknowledged:
+                    future.result()
 
     async def close(self) -> None:
-        """See Producer."""
+        """See Producer. What `send` still waits for may be lost."""
+        self._closed = True
         if self._producer is not None:
-            producer, self._producer = self._producer, None
-            await _abandon(producer)
+            await self._drop(self._producer)
 
-    async def _reset(self, producer: AIOKafkaProducer) -> None:
+    async def _connected(self) -> AIOKafkaProducer:
+        if self._closed:
+            raise LogUnavailable("the producer is closed")
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                **self._access.arguments(),
+                enable_idempotence=True,
+                acks="all",
+                max_batch_size=BATCH_BYTES,
+                max_request_size=MAX_RECORD_BYTES + _OVERHEAD_BYTES,
+            )
+            try:
+                async with translated("producer"):
+                    await producer.start()
+            except BaseException:
+                await _abandon(producer)
+                raise
+            self._producer = producer
+        return self._producer
+
+    @asynccontextmanager
+    async def _dropped_on_failure(self, producer: AIOKafkaProducer, topic: str) -> AsyncIterator[None]:
         # An idempotent producer never gives a batch up, and a batch that failed leaves a hole in its sequence.
+        try:
+            async with translated(topic):
+                yield
+        except LogError:
+            await self._drop(producer)
+            raise
+
+    async def _drop(self, producer: AIOKafkaProducer) -> None:
         if self._producer is producer:
             self._producer = None
             await _abandon(producer)
 
 
-async def _send(producer: AIOKafkaProducer, topic: str, records: Sequence[OutRecord]) -> None:
-    acknowledged: list[asyncio.Future[Any]] = []
-    try:
-        for record in records:
-            headers = list(record.headers.items())
-            acknowledged.append(await producer.send(topic, record.value, key=record.key, headers=headers))
-        for future in acknowledged:
-            await asyncio.shield(future)
-    finally:
-        for future in acknowledged:
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+async def _hand_over(producer: AIOKafkaProducer, topic: str, record: OutRecord) -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = await producer.send(
+        topic, record.value, key=record.key, headers=list(record.headers.items())
+    )
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waits may have gone
+    return future
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:

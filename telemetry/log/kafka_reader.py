@@ -69,11 +69,46 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
                     await rebalance.told.wait()
 
 
+class _Lookup:
+    """A second connection, for questions: on the reader's own they would queue behind a fetch that waits for records."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._turn = asyncio.Lock()
+        self._consumer: AIOKafkaConsumer | None = None
+
+    @asynccontextmanager
+    async def consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        """A connected consumer without a group. Raises LogUnavailable; after a failure it is connected anew."""
+        async with self._turn:
+            try:
+                async with translated("lookup"):
+                    if self._consumer is None:
+                        self._consumer = AIOKafkaConsumer(
+                            **self._access.arguments(),
+                            auto_offset_reset="none",
+                            enable_auto_commit=False,
+                            fetch_max_wait_ms=10,
+                            max_partition_fetch_bytes=4096,
+                        )
+                        await self._consumer.start()
+                    yield self._consumer
+            except BaseException:
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Disconnects."""
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await _stopped(consumer)
+
+
 class KafkaReader:
     """See Reader."""
 
     def __init__(self, access: Access, group: str, assignment: Assignment) -> None:
-        self._access = access
+        self._lookup = _Lookup(access)
         self._group = group
         self._assignment = assignment
         self._listener = _Listener()
@@ -86,7 +121,7 @@ class KafkaReader:
             session_timeout_ms=6_000,
             heartbeat_interval_ms=1_000,
             max_partition_fetch_bytes=4 << 20,
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=250,
         )
         self._positions: dict[Partition, int] = {}
         self._unstarted: list[Partition] = []
@@ -132,10 +167,11 @@ class KafkaReader:
         bounds = await self.bounds(partition)
         if not bounds.first <= offset < bounds.end:
             return None
-        async with translated(partition.topic), self._lookup() as consumer:
+        async with self._lookup.consumer() as consumer:
             consumer.assign([_tp(partition)])
             consumer.seek(_tp(partition), offset)
             found = _record(await consumer.getone())
+            consumer.unsubscribe()
         return found if found.offset == offset else None
 
     async def bounds(self, partition: Partition) -> Bounds:
@@ -166,9 +202,8 @@ class KafkaReader:
         self._positions.clear()
         while self._listener.news:
             self._listener.news.popleft().told.set()
-        with suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(ANSWER_S):
-                await self._consumer.stop()
+        await _stopped(self._consumer)
+        await self._lookup.close()
 
     async def _settle(self) -> None:
         """Tells the owner what came and went, and starts what came."""
@@ -262,19 +297,18 @@ class KafkaReader:
                 )
 
     async def _bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
-        async with translated(f"bounds for {self._group}"):
+        if not partitions:
+            return {}
+        async with self._lookup.consumer() as consumer:
             asked = [_tp(p) for p in partitions]
-            first = await self._consumer.beginning_offsets(asked)
-            end = await self._consumer.end_offsets(asked)
+            first = await consumer.beginning_offsets(asked)
+            end = await consumer.end_offsets(asked)
         return {p: Bounds(first[_tp(p)], end[_tp(p)]) for p in partitions}
 
-    @asynccontextmanager
-    async def _lookup(self) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(**self._access.arguments(), auto_offset_reset="none", enable_auto_commit=False)
-        try:
-            await consumer.start()
-            yield consumer
-        finally:
+
+async def _stopped(consumer: AIOKafkaConsumer) -> None:
+    with suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(ANSWER_S):
             await consumer.stop()
 
 

@@ -37,12 +37,13 @@ class Membership:
         return frozenset(self._locks)
 
     def due(self) -> tuple[list[Partition], list[Partition]]:
-        """(partitions newly locked for this member, partitions that it should give up)."""
+        """(partitions that are this member's and stay so, partitions that it should give up). Locks what is free."""
         members = sorted(self._living() | {self._name})
         place = members.index(self._name)
         share = set(self._partitions[place :: len(members)])
-        gained = [p for p in self._partitions if p in share and p not in self._locks and self._take(p)]
-        return gained, sorted(self.held - share)
+        for partition in share - self.held:
+            self._take(partition)
+        return sorted(self.held & share), sorted(self.held - share)
 
     def release(self, partitions: Sequence[Partition]) -> None:
         """Gives partitions up."""
@@ -55,11 +56,10 @@ class Membership:
         (self._directory / self._name).unlink(missing_ok=True)
         os.close(self._own)
 
-    def _take(self, partition: Partition) -> bool:
+    def _take(self, partition: Partition) -> None:
         handle = _try_lock(self._directory / f"{partition.topic}.{partition.number}.lock", os.O_CREAT)
         if handle is not None:
             self._locks[partition] = handle
-        return handle is not None
 
     def _living(self) -> set[str]:
         living = set()

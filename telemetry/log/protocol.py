@@ -102,7 +102,7 @@ class Assignment(Protocol):
     async def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Partitions came. Returns where to start each (the database's offset); one left out is a ValueError.
 
-        What it raises comes out of `fetch`, and the partitions are given up again: the next fetch asks anew.
+        What it raises comes out of `fetch`; the next fetch asks anew.
         """
         ...
 
