@@ -197,7 +197,6 @@ async def _notices(
         return
     row = outcome.history[-1]
     body = {
-        "transition": row.transition.value,
         "at": iso(row.at_us),
         "by": row.actor,
         "note": row.note,

@@ -74,6 +74,7 @@ class FindingsWorker:
             fetched = await reader.fetch(max_records=MAX_RECORDS, max_wait_s=MAX_WAIT_S)
             self.health.found("log")
             self.health.found("place on the log")
+            self.health.found("findings")
             records = [r for r in fetched if r.partition in places.next]
             if records:
                 await self._take(connection, places, records)
