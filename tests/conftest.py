@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.fixtures.parts", "tests.fixtures.kafka", "tests.fixtures.store"]
+pytest_plugins = ["tests.fixtures.parts", "tests.fixtures.mosquitto", "tests.fixtures.kafka", "tests.fixtures.store", "tests.fixtures.receiver"]

@@ -1,0 +1,104 @@
+"""Which requests read a device's points: made once from the profile, without I/O.
+
+Invariants: every point lies wholly in exactly one request; no request is longer than the device takes, touches an
+illegal address or reads more than `max_gap` unneeded registers in a row; and no plan with fewer requests exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from telemetry.plant import Endpoint, Equipment
+from telemetry.profile import ModbusDefaults, ModbusPoint
+
+Table = Literal["coil", "discrete", "input", "holding"]
+TABLES: tuple[Table, ...] = ("coil", "discrete", "input", "holding")
+BIT_TABLES: frozenset[str] = frozenset({"coil", "discrete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a device takes in one request."""
+
+    max_registers: int = 125
+    max_coils: int = 2000
+    max_gap: int = 16
+    illegal: tuple[tuple[int, int], ...] = ()
+    """Address ranges [first, last] never to be touched, in every table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One read: registers (or coils) address … address + count − 1 of a table, and the points that lie in them."""
+
+    table: Table
+    address: int
+    count: int
+    points: tuple[str, ...]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of data in the answer to this request."""
+        return (self.count + 7) // 8 if self.table in BIT_TABLES else self.count * 2
+
+
+def limits_of(defaults: ModbusDefaults, endpoint: Endpoint) -> Limits:
+    """The profile's limits, tightened by the endpoint's."""
+    registers = min(defaults.max_registers, endpoint.max_registers or defaults.max_registers)
+    return Limits(registers, defaults.max_coils, defaults.max_gap, defaults.illegal)
+
+
+def poll_groups(equipment: Equipment) -> dict[float, dict[str, ModbusPoint]]:
+    """Points that are read together, by the seconds between their polls."""
+    groups: dict[float, dict[str, ModbusPoint]] = {}
+    for name, point in equipment.profile.points.items():
+        if point.modbus is not None:
+            groups.setdefault(point.poll_s or equipment.poll_s, {})[name] = point.modbus
+    return groups
+
+
+def plan(points: Mapping[str, ModbusPoint], limits: Limits) -> tuple[Request, ...]:
+    """The fewest requests that read each point once. Raises ValueError for a point that no request can hold."""
+    requests: list[Request] = []
+    for table in TABLES:
+        spans = [(p.address, p.address + p.registers, name) for name, p in points.items() if p.table == table]
+        longest = limits.max_coils if table in BIT_TABLES else limits.max_registers
+        requests += _cover(table, sorted(spans), longest, limits)
+    return tuple(requests)
+
+
+# A worked example, max_registers 10, max_gap 3, illegal 30…39:
+#
+#   points   a [0,2)  b [2,4)  c [6,8)  d [9,12)  e [14,16)  f [28,30)  g [40,42)
+#   from a   the request may reach to 0 + 10 = 10: takes a, b, then c (2 unneeded registers, 4 and 5, are within the
+#            gap); d ends at 12, beyond 10, and is left                                          → holding 0, count 8
+#   from d   may reach to 19: takes d, then e over the gap 12, 13                                → holding 9, count 7
+#   from f   may reach to min(38, 30), as 30 is illegal: takes f alone                           → holding 28, count 2
+#   from g   takes g                                                                             → holding 40, count 2
+#
+# Why it is the fewest: the point with the lowest address must be in some request; no request that holds it can hold a
+# point that this one leaves, for it would have to reach further right or jump a wider gap. And what is taken here can
+# be taken out of any other request without making a gap there: whatever starts before it and was left, spans it.
+def _cover(table: Table, spans: Sequence[tuple[int, int, str]], longest: int, limits: Limits) -> list[Request]:
+    requests = []
+    left = list(spans)
+    while left:
+        start, end, name = left[0]
+        reach = min([start + longest, *(first for first, last in limits.illegal if last >= start)])
+        if end > reach:
+            raise ValueError(
+                f"{name}: expected {table} {start}…{end - 1} within {longest} and clear of illegal addresses "
+                f"{[list(r) for r in limits.illegal]}"
+            )
+        taken, rest = [name], []
+        for first, last, other in left[1:]:
+            if last <= reach and first <= end + limits.max_gap:
+                taken.append(other)
+                end = max(end, last)
+            else:
+                rest.append((first, last, other))
+        requests.append(Request(table, start, end - start, tuple(taken)))
+        left = rest
+    return requests

@@ -1,0 +1,159 @@
+"""Reads one device once, for `vigil probe`: what a person needs to see whether a register map fits.
+
+Modbus: each point with its raw words. MQTT: the first message on each topic within WAIT_S; raw is the field as sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.bus import Bus
+from edge.modbus import Cycle, Group, make_device
+from edge.mqtt import Broker, make_broker, secure
+from edge.payload import StateTopic, look_up, make_topics, parse_json
+from edge.plan import BIT_TABLES, Request
+from telemetry.clock import SystemClock
+from telemetry.names import split_signal
+from telemetry.plant import Address, Endpoint, Equipment, PlantEquipment, parse_address
+from telemetry.profile import Profile
+from telemetry.quality import BAD_COMMS, GOOD
+from telemetry.quality import name as quality_name
+
+WAIT_S: Final = 10.0
+"""How long an MQTT device is listened to."""
+_ID: Final = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRow:
+    """One point as it was read."""
+
+    point: str
+    raw: Any
+    """Modbus: the words as sent, or the bit. MQTT: the field as sent. None where nothing came."""
+    value: float | str | None
+    unit: str
+    quality: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+async def probe(
+    address: str, profile: Profile, *, endpoint: Endpoint | None = None, wait_s: float = WAIT_S
+) -> list[ProbeRow]:
+    """Every point of `profile` that can be read at `address`, in the profile's order.
+
+    A device that does not answer gives rows of quality `comms`. Raises ValueError for an address that is none.
+    """
+    parsed = parse_address(address)
+    rows = (
+        await _modbus(parsed, profile, endpoint or Endpoint())
+        if parsed.is_modbus
+        else await _mqtt(parsed, profile, endpoint or Endpoint(), wait_s)
+    )
+    order = {name: place for place, name in enumerate(profile.points)}
+    return sorted(rows, key=lambda row: order[row.point])
+
+
+async def _modbus(address: Address, profile: Profile, endpoint: Endpoint) -> list[ProbeRow]:
+    entry = PlantEquipment(id=_ID, profile=profile.profile, address=f"{address.endpoint}/{address.unit}")
+    bus = Bus(address, endpoint)
+    device = make_device(Equipment(_ID, profile, address, entry), bus, SystemClock())
+    try:
+        return [row for group in device.groups for row in _group(await device.cycle(group), group, profile)]
+    finally:
+        bus.close()
+
+
+def _group(came: Cycle, group: Group, profile: Profile) -> list[ProbeRow]:
+    decoder = group.decoder
+    batch = decoder.batch(came.payloads, came.times_us, came.qualities)
+    raw = {
+        name: None if payload is None else _raw(profile, name, request, payload)
+        for request, payload in zip(group.requests, came.payloads, strict=True)
+        for name in request.points
+    }
+    rows = [
+        _row(profile, split_signal(signal)[1], raw, None if np.isnan(value) else float(value), int(quality))
+        for signal, value, quality in zip(batch.names, batch.value, batch.quality, strict=True)
+    ]
+    texts = dict(decoder.text_values(came.payloads))
+    for text in decoder.texts:
+        quality = GOOD if text.point in texts else came.qualities[text.request]
+        rows.append(_row(profile, text.point, raw, texts.get(text.point), quality))
+    return rows
+
+
+def _row(profile: Profile, point: str, raw: dict[str, Any], value: float | str | None, quality: int) -> ProbeRow:
+    return ProbeRow(point, raw.get(point), value, profile.points[point].unit, quality_name(quality))
+
+
+def _raw(profile: Profile, name: str, request: Request, payload: bytes) -> list[int] | int:
+    point = profile.points[name].modbus
+    assert point is not None  # noqa: S101
+    at = point.address - request.address
+    if request.table in BIT_TABLES:
+        return payload[at // 8] >> at % 8 & 1
+    words = np.frombuffer(payload, ">u2")[at : at + point.registers]
+    return [int(word) for word in words]
+
+
+async def _mqtt(address: Address, profile: Profile, endpoint: Endpoint, wait_s: float) -> list[ProbeRow]:
+    topics = {name: topic for name, topic in make_topics(_ID, profile).items() if isinstance(topic, StateTopic)}
+    heard = await _listen(make_broker(address, endpoint, edge=_ID, file="endpoint"), list(topics), wait_s)
+    return [row for name, topic in topics.items() for row in _topic(topic, heard.get(name), profile)]
+
+
+def _topic(topic: StateTopic, payload: bytes | None, profile: Profile) -> list[ProbeRow]:
+    if payload is None:
+        return [
+            ProbeRow(f.point, None, None, profile.points[f.point].unit, quality_name(BAD_COMMS)) for f in topic.fields
+        ]
+    content, _ = parse_json(payload)
+    raw = {f.point: look_up(content, f.path, None) for f in topic.fields}
+    said = topic.read(payload, SystemClock().now_us(), retained=False)
+    read: dict[str, tuple[float | str | None, int]] = {point: (text, GOOD) for point, text, _ in said.texts}
+    for place, value, quality in zip(said.batch.signal, said.batch.value, said.batch.quality, strict=True):
+        point = split_signal(said.batch.names[place])[1]
+        read[point] = (None if np.isnan(value) else float(value), int(quality))
+    return [_row(profile, f.point, raw, *read.get(f.point, (None, BAD_COMMS))) for f in topic.fields]
+
+
+async def _listen(broker: Broker, topics: Sequence[str], wait_s: float) -> dict[str, bytes]:
+    """The first payload on each topic below the prefix, as far as they come within `wait_s`."""
+    heard: dict[str, bytes] = {}
+    complete, loop = asyncio.Event(), asyncio.get_running_loop()
+    prefix = broker.address.prefix
+
+    def connected(client: Client, *_: Any) -> None:
+        client.subscribe([(f"{prefix}/{topic}", 1) for topic in topics])
+
+    def message(client: Client, userdata: Any, came: MQTTMessage) -> None:
+        heard.setdefault(came.topic.removeprefix(f"{prefix}/"), bytes(came.payload))
+        if len(heard) == len(topics):
+            loop.call_soon_threadsafe(complete.set)
+
+    client = Client(CallbackAPIVersion.VERSION2, client_id=f"vigil-probe-{secrets.token_hex(4)}")
+    secure(client, broker)
+    client.on_connect, client.on_message = connected, message
+    client.connect_async(broker.address.host, broker.address.port, keepalive=30)
+    client.loop_start()
+    try:
+        async with asyncio.timeout(wait_s):
+            await complete.wait()
+    except TimeoutError:
+        pass
+    finally:
+        client.disconnect()
+        await asyncio.to_thread(client.loop_stop)
+    return heard
