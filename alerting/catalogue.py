@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alerting import phrases
-from alerting.phrases import Phrases
+from alerting.phrases import Phrases, Words, words
 from telemetry.messages import Finding
 from telemetry.plant import Equipment
-from telemetry.profile import AlarmText, Code, LimitAlarm, Point, Priority, Profile, Text
+from telemetry.profile import AlarmText, Code, LimitAlarm, Point, Priority, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Known:
     """An equipment as the catalogue knows it."""
 
     profile: Profile
-    name: Text
+    name: Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Entry:
     """What is said of one alarm."""
 
     priority: Priority
-    text: Text
-    consequence: Text
-    action: Text
+    text: Words
+    consequence: Words
+    action: Words
     equipment_class: str
     """Empty where the equipment is unknown."""
 
@@ -45,7 +45,9 @@ class Catalogue:
     @classmethod
     def of(cls, equipment: Iterable[Equipment]) -> Catalogue:
         """The catalogue of a plant."""
-        return cls({e.id: Known(e.profile, e.entry.name or Text(zh=e.id, en=e.id)) for e in equipment})
+        return cls(
+            {e.id: Known(e.profile, words(e.entry.name) if e.entry.name else Words(e.id, e.id)) for e in equipment}
+        )
 
     def describe(self, finding: Finding) -> Entry:
         """What is said of the alarm that this finding raises."""
@@ -84,13 +86,8 @@ def _worded(profile: Profile | None, finding: Finding) -> Phrases:
             return _filled(phrases.UNKNOWN_DETECTOR, detector=_same(finding.detector))
 
 
-def _of_profile(alarm: AlarmText, suffix: Text) -> Phrases:
-    return Phrases(
-        alarm.priority,
-        _joined(alarm.text, suffix),
-        alarm.consequence or phrases.NOTHING,
-        alarm.action or phrases.NOTHING,
-    )
+def _of_profile(alarm: AlarmText, suffix: Words) -> Phrases:
+    return Phrases(alarm.priority, _joined(words(alarm.text), suffix), words(alarm.consequence), words(alarm.action))
 
 
 def _of_limit(point: Point, alarm: LimitAlarm, evidence: Mapping[str, Any]) -> Phrases:
@@ -98,13 +95,13 @@ def _of_limit(point: Point, alarm: LimitAlarm, evidence: Mapping[str, Any]) -> P
     if value is None:
         return _of_profile(alarm, phrases.NOTHING)
     if point.enum:
-        return _of_profile(alarm, _fill(phrases.VALUE_IN_BRACKETS, point=point.name, value=shown(point, value)))
+        return _of_profile(alarm, _fill(phrases.VALUE_IN_BRACKETS, point=words(point.name), value=shown(point, value)))
     limit = _number(evidence.get("limit"))
     return _of_profile(
         alarm,
         _fill(
             phrases.VALUE_AND_LIMIT_IN_BRACKETS,
-            point=point.name,
+            point=words(point.name),
             value=shown(point, value),
             limit=shown(point, alarm.limit if limit is None else limit),
         ),
@@ -112,16 +109,16 @@ def _of_limit(point: Point, alarm: LimitAlarm, evidence: Mapping[str, Any]) -> P
 
 
 def _of_code(profile: Profile | None, scheme: str, code: str) -> Phrases:
-    words = {"scheme": _same(scheme), "code": _same(code)}
+    said = {"scheme": _same(scheme), "code": _same(code)}
     known = profile.schemes.get(scheme) if profile else None
     meaning: Code | None = known.codes.get(code) if known else None
     if known is None or meaning is None:
-        return _filled(phrases.UNKNOWN_CODE, **words)
+        return _filled(phrases.UNKNOWN_CODE, **said)
     return Phrases(
         meaning.priority or phrases.UNKNOWN_CODE.priority,
-        _joined(meaning.name, _fill(phrases.CODE_IN_BRACKETS, **{**words, "scheme": known.name})),
-        meaning.consequence or phrases.NOTHING,
-        meaning.action or phrases.NOTHING,
+        _joined(words(meaning.name), _fill(phrases.CODE_IN_BRACKETS, **{**said, "scheme": words(known.name)})),
+        words(meaning.consequence),
+        words(meaning.action),
     )
 
 
@@ -134,39 +131,39 @@ def _of_level(point: Point | None, place: str, finding: Finding) -> Phrases:
     value = _number(finding.evidence.get("value"))
     suffix = phrases.NOTHING
     if value is not None:
-        suffix = _fill(phrases.VALUE_IN_BRACKETS, point=point.name, value=shown(point, value))
+        suffix = _fill(phrases.VALUE_IN_BRACKETS, point=words(point.name), value=shown(point, value))
     priority = point.detectors[index].priority
     return Phrases(priority, _joined(worded.text, suffix), worded.consequence, worded.action)
 
 
-def shown(point: Point, value: float) -> Text:
+def shown(point: Point, value: float) -> Words:
     """A value of a point as people read it: its word where it has one, else a number with the unit."""
     if value.is_integer() and int(value) in point.enum:
-        return point.enum[int(value)]
+        return words(point.enum[int(value)])
     return _same(f"{value:.6g} {point.unit}".strip())
 
 
-def _point_name(point: Point | None, finding: Finding) -> Text:
-    return point.name if point else _same(finding.point or finding.equipment)
+def _point_name(point: Point | None, finding: Finding) -> Words:
+    return words(point.name) if point else _same(finding.point or finding.equipment)
 
 
-def _filled(worded: Phrases, **words: Text) -> Phrases:
-    return Phrases(worded.priority, _fill(worded.text, **words), worded.consequence, worded.action)
+def _filled(worded: Phrases, **said: Words) -> Phrases:
+    return Phrases(worded.priority, _fill(worded.text, **said), worded.consequence, worded.action)
 
 
-def _fill(pattern: Text, **words: Text) -> Text:
-    return Text(
-        zh=pattern.zh.format(**{k: w.zh for k, w in words.items()}),
-        en=pattern.en.format(**{k: w.en for k, w in words.items()}),
+def _fill(pattern: Words, **said: Words) -> Words:
+    return Words(
+        pattern.zh.format(**{k: w.zh for k, w in said.items()}),
+        pattern.en.format(**{k: w.en for k, w in said.items()}),
     )
 
 
-def _joined(text: Text, suffix: Text) -> Text:
-    return Text(zh=text.zh + suffix.zh, en=text.en + suffix.en)
+def _joined(text: Words, suffix: Words) -> Words:
+    return Words(text.zh + suffix.zh, text.en + suffix.en)
 
 
-def _same(word: str) -> Text:
-    return Text(zh=word, en=word)
+def _same(word: str) -> Words:
+    return Words(word, word)
 
 
 def _number(item: object) -> float | None:

@@ -14,9 +14,9 @@ from typing import Any, Final, LiteralString
 import psycopg
 
 from alerting.catalogue import Known
+from alerting.phrases import Words
 from telemetry.errors import ConfigError
 from telemetry.files import load_profile
-from telemetry.profile import Text
 from telemetry.settings import Settings
 
 Connection = psycopg.AsyncConnection[Any]
@@ -47,7 +47,7 @@ async def look_up(connection: Connection, settings: Settings, equipment: str) ->
     if row is None:
         return None
     try:
-        return Known(load_profile(row[0], profiles_dir=settings.profiles_dir), Text(zh=row[1], en=row[2]))
+        return Known(load_profile(row[0], profiles_dir=settings.profiles_dir), Words(row[1], row[2]))
     except ConfigError:
         return None
 
