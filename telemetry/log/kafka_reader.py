@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -30,6 +31,8 @@ from telemetry.log.kafka_access import ANSWER_S, Access, translated
 from telemetry.log.protocol import REBALANCE_S, Assignment, Bounds, InRecord, Partition
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 PROBE_S: Final = 5.0
 """A reader that gets nothing asks so often whether the broker is there at all."""
@@ -76,10 +79,25 @@ class _Lookup:
         self._access = access
         self._turn = asyncio.Lock()
         self._consumer: AIOKafkaConsumer | None = None
+        self._asking: set[asyncio.Future[Any]] = set()
 
-    @asynccontextmanager
-    async def consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        """A connected consumer without a group. Raises LogUnavailable; after a failure it is connected anew."""
+    async def ask(self, question: Callable[[AIOKafkaConsumer], Awaitable[T]]) -> T:
+        """The answer of a connected consumer without a group. Raises LogUnavailable.
+
+        A caller that is cancelled leaves the question to end by itself: aiokafka loses sockets in mid-connect.
+        """
+        asked = asyncio.ensure_future(self._ask(question))
+        self._asking.add(asked)
+        asked.add_done_callback(self._asking.discard)
+        return await asyncio.shield(asked)
+
+    async def close(self) -> None:
+        """Disconnects."""
+        if self._asking:
+            await asyncio.wait(self._asking)
+        await self._disconnect()
+
+    async def _ask(self, question: Callable[[AIOKafkaConsumer], Awaitable[T]]) -> T:
         async with self._turn:
             try:
                 async with translated("lookup"):
@@ -92,13 +110,12 @@ class _Lookup:
                             max_partition_fetch_bytes=4096,
                         )
                         await self._consumer.start()
-                    yield self._consumer
+                    return await question(self._consumer)
             except BaseException:
-                await self.close()
+                await self._disconnect()
                 raise
 
-    async def close(self) -> None:
-        """Disconnects."""
+    async def _disconnect(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await _stopped(consumer)
@@ -130,13 +147,14 @@ class KafkaReader:
 
     async def open(self, topics: Sequence[str]) -> None:
         """Connects and joins the group."""
-        self._consumer.subscribe(list(topics), listener=self._listener)
         try:
-            async with translated(f"group {self._group}", seconds=2 * ANSWER_S):
+            async with translated(f"group {self._group}"):
                 await self._consumer.start()
         except BaseException:
             await self.close()
             raise
+        # Not before start, which would wait for the whole group to give this member its share.
+        self._consumer.subscribe(list(topics), listener=self._listener)
         self._heard_at = asyncio.get_running_loop().time()
 
     async def fetch(self, *, max_records: int, max_wait_s: float) -> Sequence[InRecord]:
@@ -167,11 +185,7 @@ class KafkaReader:
         bounds = await self.bounds(partition)
         if not bounds.first <= offset < bounds.end:
             return None
-        async with self._lookup.consumer() as consumer:
-            consumer.assign([_tp(partition)])
-            consumer.seek(_tp(partition), offset)
-            found = _record(await consumer.getone())
-            consumer.unsubscribe()
+        found = await self._lookup.ask(partial(_read_one, _tp(partition), offset))
         return found if found.offset == offset else None
 
     async def bounds(self, partition: Partition) -> Bounds:
@@ -299,11 +313,22 @@ class KafkaReader:
     async def _bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
         if not partitions:
             return {}
-        async with self._lookup.consumer() as consumer:
-            asked = [_tp(p) for p in partitions]
-            first = await consumer.beginning_offsets(asked)
-            end = await consumer.end_offsets(asked)
+        first, end = await self._lookup.ask(partial(_ends, [_tp(p) for p in partitions]))
         return {p: Bounds(first[_tp(p)], end[_tp(p)]) for p in partitions}
+
+
+async def _read_one(tp: TopicPartition, offset: int, consumer: AIOKafkaConsumer) -> InRecord:
+    consumer.assign([tp])
+    consumer.seek(tp, offset)
+    found = _record(await consumer.getone())
+    consumer.unsubscribe()
+    return found
+
+
+async def _ends(
+    partitions: Sequence[TopicPartition], consumer: AIOKafkaConsumer
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    return await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
 
 
 async def _stopped(consumer: AIOKafkaConsumer) -> None:

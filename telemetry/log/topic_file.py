@@ -31,6 +31,8 @@ FETCH_BYTES: Final = 32 << 20
 """A read stops here, however many records it may take."""
 TRIM_CHUNK: Final = 1000
 """Records removed in one transaction: bounds how long a trim holds the write lock."""
+WAL_BYTES: Final = 64 << 20
+"""The write-ahead log is cut back to this after it has grown beyond."""
 RECORD_OVERHEAD: Final = 64
 """Bytes on disk beside key, headers and value, roughly."""
 _SHIFT: Final = 48
@@ -71,6 +73,7 @@ def open_topic(directory: Path, topic: str, *, partitions: int, durable: bool) -
         with (directory / f"{topic}.making").open("a") as lock:
             _lock(lock.fileno(), topic)
             path = _find(directory, topic) or _make(directory, topic, partitions)
+    with _translated(path):
         return TopicFile(topic, path, durable=durable)
 
 
@@ -81,11 +84,15 @@ class TopicFile:
         self.topic = topic
         self.path = path
         self._inode = path.stat().st_ino
-        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        self._db.execute("PRAGMA journal_size_limit = 67108864")
-        self.log_id, self.partitions = self._db.execute("SELECT log_id, partitions FROM meta").fetchone()
         self._version = -1
+        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        try:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+            self.log_id, self.partitions = self._db.execute("SELECT log_id, partitions FROM meta").fetchone()
+        except BaseException:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         """Closes the file."""
