@@ -5,7 +5,6 @@ The models are checked in strict JSON mode: a list is a tuple, but "1" is not a 
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from telemetry.errors import Fault
 from telemetry.names import NAME_PATTERN
 from telemetry.problems import PROBLEMS, Path, Problem
+from telemetry.wording import nearest, shown
 from telemetry.yaml_marks import Document
 
 M = TypeVar("M", bound=BaseModel)
@@ -39,6 +39,8 @@ _PATTERNS: Final = {
     r"^\d{20}$": "20 digits in quotes: type 4, county 6, year and month 6, serial 4",
     r"^(env|file):.+": "a reference, env:NAME or file:PATH (never the secret itself)",
 }
+_SECRET: Final = ("username", "password")
+"""Keys whose value is never shown, not even in the fault that says it must not be there."""
 _BOUNDS: Final = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 _BOUND_WORDS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
@@ -49,28 +51,6 @@ def validate(model: type[M], data: Any, document: Document) -> tuple[M | None, l
         return model.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
         return None, list(_faults(error, model, document))
-
-
-def shown(value: Any) -> str:
-    """A value as the file's author would recognise it, short."""
-    match value:
-        case None:
-            return "nothing"
-        case dict():
-            return "a mapping"
-        case list() | tuple():
-            return f"a list of {len(value)}"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`known` as an expectation: the likely intended one first, else all of them."""
-    options = sorted(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    if close:
-        return f"{close[0]} (did you mean that?)"
-    return f"one of {', '.join(options)}" if options else "none, there is nothing to name"
 
 
 def problem_faults(problems: Iterable[Problem], document: Document) -> Iterator[Fault]:
@@ -85,9 +65,14 @@ def _faults(error: ValidationError, model: type[BaseModel], document: Document) 
         if item["type"] == PROBLEMS:
             own = (Problem((*path, *p.path), p.expected, p.found) for p in item["ctx"]["problems"])
             yield from problem_faults(own, document)
-        else:
+        elif not _is_shadow(dict(item)):
             expected, found = _said(dict(item), model, path)
             yield document.fault(path, expected, found)
+
+
+def _is_shadow(item: Mapping[str, Any]) -> bool:
+    """Whether pydantic calls a list too short only because it left out items that have faults of their own."""
+    return item["type"] == "too_short" and len(item["input"]) >= int(item["ctx"]["min_length"])
 
 
 def _said(item: Mapping[str, Any], model: type[BaseModel], path: Path) -> tuple[str, str]:
@@ -96,7 +81,7 @@ def _said(item: Mapping[str, Any], model: type[BaseModel], path: Path) -> tuple[
         return "this key", "nothing"
     if kind == "extra_forbidden":
         return nearest(path[-1], _keys_at(model, path[:-1])), "an unknown key"
-    return _expected(kind, context, item["msg"]), shown(given)
+    return _expected(kind, context, item["msg"]), "plain text" if path[-1] in _SECRET else shown(given)
 
 
 def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
@@ -110,7 +95,7 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
         bound = _BOUNDS[kind]
         return f"{_BOUND_WORDS[bound]} {context[bound]:g}"
     if kind == "too_short":
-        return f"at least {context['min_length']}"
+        return f"at least {context['min_length']} in it"
     if kind == "string_too_long":
         return f"at most {context['max_length']} characters"
     return message[:1].lower() + message[1:]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from telemetry.errors import ConfigError, Fault
-from telemetry.faults import nearest, problem_faults, validate
+from telemetry.faults import problem_faults, validate
 from telemetry.plant import Address, Equipment, Plant, PlantEquipment, PlantFile, parse_address
 from telemetry.plant_problems import address_of, endpoint_of, plant_problems
 from telemetry.problems import Path as KeyPath
 from telemetry.problems import Raw, items, mapping, mappings, profile_problems
 from telemetry.profile import Profile, merge_overrides
+from telemetry.wording import nearest, shown
 from telemetry.yaml_marks import Document, read_document
 
 PACKAGE: Final = "profiles"
@@ -38,7 +39,7 @@ def load_profile(name_or_path: str | Path, *, profiles_dir: Path | None = None) 
     else:
         loaded = _Shelf(profiles_dir).find(text)
     if loaded is None:
-        raise ConfigError([Fault(text, 1, "profile", nearest(text, known_profiles(profiles_dir)), repr(text))])
+        raise ConfigError([Fault(text, 1, "profile", nearest(text, known_profiles(profiles_dir)), shown(text))])
     if loaded.profile is None:
         raise ConfigError(loaded.faults)
     return loaded.profile
@@ -65,7 +66,7 @@ def check_files(paths: Iterable[str | Path], profiles_dir: Path | None = None) -
             faults += _make_profile(document, None).faults
         else:
             faults += _make_plant(document, shelf)[1]
-    return sorted(set(faults), key=lambda f: (f.file, f.line, f.key))
+    return sorted(dict.fromkeys(faults), key=lambda f: (f.file, f.line, f.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,11 @@ def _read_profile(path: Traversable, shown: str, name: str | None) -> _Loaded:
 
 def _make_profile(document: Document, name: str | None) -> _Loaded:
     if not isinstance(document.data, dict):
-        return _Loaded(None, {}, document.faults or (document.fault((), "a mapping", "something else"),))
+        return _Loaded(None, {}, document.faults or (document.fault((), "a mapping", shown(document.data)),))
     profile, faults = validate(Profile, document.data, document)
     faults += problem_faults(profile_problems(document.data), document)
     if name is not None and isinstance(own := document.data.get("profile"), str) and own != name:
-        faults.append(document.fault(("profile",), f"{name!r}, as the file is called", repr(own)))
+        faults.append(document.fault(("profile",), f"{shown(name)}, as the file is called", shown(own)))
     merged = _once(document, faults)
     return _Loaded(None if merged else profile, document.data, merged)
 
@@ -135,7 +136,7 @@ def _read_plant(path: Path, shelf: _Shelf) -> tuple[Plant | None, tuple[Fault, .
 
 def _make_plant(document: Document, shelf: _Shelf) -> tuple[Plant | None, tuple[Fault, ...]]:
     if not isinstance(document.data, dict):
-        return None, document.faults or (document.fault((), "a mapping", "something else"),)
+        return None, document.faults or (document.fault((), "a mapping", shown(document.data)),)
     file, faults = validate(PlantFile, document.data, document)
     faults += problem_faults(plant_problems(document.data), document)
     profiles: dict[str, Profile] = {}
@@ -168,7 +169,7 @@ def _fit(document: Document, i: str, entry: Raw, shelf: _Shelf) -> _Fitted:
         if not isinstance(name, str):
             return _Fitted(None)
         expected = f"a profile, {nearest(name, known_profiles(shelf.folder))}"
-        return _Fitted(None, [document.fault((*here, "profile"), expected, repr(name))])
+        return _Fitted(None, [document.fault((*here, "profile"), expected, shown(name))])
     if loaded.profile is None:
         return _Fitted(None, (), loaded.faults)
     faults = list(_unknown_overrides(document, here, entry, loaded.profile))
@@ -184,17 +185,17 @@ def _unknown_overrides(document: Document, here: KeyPath, entry: Raw, profile: P
     for point, override in mapping(entry, "points").items():
         path = (*here, "points", point)
         if point not in profile.points:
-            yield document.fault(path, f"a point of {profile.profile}, {nearest(point, profile.points)}", repr(point))
+            yield document.fault(path, f"a point of {profile.profile}, {nearest(point, profile.points)}", shown(point))
             continue
         alarms = profile.points[point].alarms
         for alarm in mapping(override, "alarms") if isinstance(override, Mapping) else ():
             if alarm not in alarms:
                 expected = f"an alarm of {profile.profile}'s {point}, {nearest(alarm, alarms)}"
-                yield document.fault((*path, "alarms", alarm), expected, repr(alarm))
+                yield document.fault((*path, "alarms", alarm), expected, shown(alarm))
     for name in mapping(entry, "conditions"):
         if name not in profile.conditions:
             expected = f"a condition of {profile.profile}, {nearest(name, profile.conditions)}"
-            yield document.fault((*here, "conditions", name), expected, repr(name))
+            yield document.fault((*here, "conditions", name), expected, shown(name))
 
 
 def _override(document: Document, here: KeyPath, entry: Raw, loaded: _Loaded) -> tuple[Profile | None, list[Fault]]:
@@ -219,7 +220,7 @@ def _unreadable(document: Document, here: KeyPath, entry: Raw, profile: Profile)
     if not any(getattr(point, protocol) for point in profile.points.values()):
         other = "mqtt" if address.is_modbus else "modbus"
         expected = f"an address of {other}, the one that {profile.profile} has points for"
-        yield document.fault((*here, "address"), expected, repr(entry["address"]))
+        yield document.fault((*here, "address"), expected, shown(entry["address"]))
     yield from _too_long(document, here, address, profile)
 
 
@@ -228,10 +229,11 @@ def _too_long(document: Document, here: KeyPath, address: Address, profile: Prof
         most = endpoint.get("max_registers")
         if not isinstance(most, int) or not address.is_modbus or _endpoint(key) != address.endpoint:
             continue
-        for name, point in profile.points.items():
-            if point.modbus is not None and point.modbus.registers > most:
-                expected = f"at least the {point.modbus.registers} registers of {profile.profile}'s {name}"
-                yield document.fault(("endpoints", key, "max_registers"), expected, str(most))
+        widths = {name: point.modbus.registers for name, point in profile.points.items() if point.modbus}
+        widest = max(widths, key=lambda name: widths[name], default="")
+        if widths and widths[widest] > most:
+            expected = f"at least the {widths[widest]} registers of {profile.profile}'s {widest}"
+            yield document.fault(("endpoints", key, "max_registers"), expected, str(most))
 
 
 def _endpoint(key: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field
 
@@ -149,27 +149,39 @@ class Address:
 _DEFAULT_PORTS = {"modbus+tcp": 502, "modbus+rtuovertcp": 502, "modbus+rtu": 0, "mqtt": 1883, "mqtts": 8883}
 
 
+def split_address(text: str) -> SplitResult:
+    """An address or endpoint in its parts. Raises ValueError, which never shows a password."""
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise ValueError("expected a host (an IPv6 one in brackets), found none that can be read") from error
+    if "@" in parts.netloc:
+        raise ValueError("expected no user or password (name them under endpoints as env: or file:), found one")
+    return parts
+
+
 def parse_address(text: str) -> Address:
     """Takes an address apart. Raises ValueError that says what was expected."""
-    parts = urlsplit(text)
+    parts = split_address(text)
     if parts.scheme not in _DEFAULT_PORTS:
-        raise ValueError(f"expected {', '.join(f'{s}://…' for s in _DEFAULT_PORTS)}, found {text!r}")
+        known = ", ".join(f"{scheme}://…" for scheme in _DEFAULT_PORTS if scheme != "modbus+rtu")
+        raise ValueError(f"expected {known}, found {text!r}")
     if parts.scheme == "modbus+rtu":
         raise ValueError(
-            f"modbus+rtu: serial lines are not in this release; expected modbus+tcp or mqtt, found {text!r}"
+            f"expected modbus+tcp, modbus+rtuovertcp or mqtt (serial lines are not in this release), found {text!r}"
         )
-    if parts.username or parts.password:
-        raise ValueError("expected no user or password in an address: name them under endpoints as env: or file:")
     try:
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
     except ValueError as error:
         raise ValueError(f"expected a port in 1..65535, found {text!r}") from error
     host, path = parts.hostname or "", parts.path.strip("/")
+    if port == 0:
+        raise ValueError(f"expected a port in 1..65535, found {text!r}")
     if not host:
         raise ValueError(f"expected a host, found {text!r}")
     unit, prefix = 1, ""
     if parts.scheme.startswith("modbus+"):
-        if path and not (path.isdecimal() and 0 <= int(path) <= 255):
+        if parts.fragment or (path and not (path.isdecimal() and len(path) <= 3 and int(path) <= 255)):
             raise ValueError(f"expected a unit id in 0..255 after the host, found {path!r}")
         unit = int(path) if path else 1
     elif not path or "#" in text or "+" in path:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 from zoneinfo import available_timezones
 
-from telemetry.plant import Address, Level, parse_address
+from telemetry.plant import Address, Level, parse_address, split_address
 from telemetry.problems import Path, Problem, Raw, items, mapping
+from telemetry.wording import nearest, shown
 
 LEVELS: tuple[str, ...] = get_args(Level)
 """From the widest to the narrowest."""
@@ -33,11 +34,10 @@ def plant_problems(plant: Raw) -> Iterator[Problem]:
 
 def endpoint_of(key: str) -> str:
     """An endpoint key as `Address.endpoint` spells it. Raises ValueError that says what was expected."""
-    bare = key.rstrip("/")
-    address = parse_address(f"{bare}/{'1' if key.startswith('modbus+') else 'x'}")
-    if address.unit != 1 or address.prefix not in ("", "x"):
-        raise ValueError(f"expected SCHEME://HOST[:PORT] without a unit or topic, found {key!r}")
-    return address.endpoint
+    parts = split_address(key)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"expected SCHEME://HOST[:PORT] without unit or topic, found {key!r}")
+    return parse_address(f"{key.rstrip('/')}/{'1' if key.startswith('modbus+') else 'any'}").endpoint
 
 
 def address_of(equipment: Raw) -> Address | None:
@@ -53,7 +53,7 @@ def _site(plant: Raw) -> Iterator[Problem]:
     zone = mapping(plant, "site").get("timezone")
     known = available_timezones()
     if isinstance(zone, str) and known and zone not in known:
-        yield Problem(("site", "timezone"), "an IANA time zone, as Asia/Shanghai", repr(zone))
+        yield Problem(("site", "timezone"), "an IANA time zone, as Asia/Shanghai", shown(zone))
 
 
 def _areas(plant: Raw) -> Iterator[Problem]:
@@ -67,9 +67,10 @@ def _areas(plant: Raw) -> Iterator[Problem]:
         parent = area.get("parent")
         if isinstance(parent, str) and parent != site and parent not in parents:
             yield _unknown(("areas", i, "parent"), parent, [*parents, site], "area")
-        elif cycle := _cycle(area.get("id"), parents):
+        elif cycle := _cycle(_word(area.get("id")), parents):
             yield Problem(("areas", i, "parent"), "a parent that is not below the area itself", " → ".join(cycle))
-        yield from _level(("areas", i, "level"), area.get("level"), levels.get(_word(parent) or site))
+        else:
+            yield from _level(("areas", i, "level"), area.get("level"), levels.get(_word(parent) or site))
 
 
 def _level(path: Path, level: Any, above: Any) -> Iterator[Problem]:
@@ -117,7 +118,9 @@ def _shared(path: Path, address: Address, protocols: dict[tuple[str, int], str])
 
 def _references(plant: Raw) -> Iterator[Problem]:
     areas = [mapping(plant, "site").get("id"), *(a.get("id") for _, a in items(plant, "areas"))]
-    kinds = {o.get("id"): o.get("kinds") for _, o in items(plant, "organisations") if isinstance(o.get("id"), str)}
+    kinds: dict[Any, Any] = {}
+    for _, organisation in items(plant, "organisations"):
+        kinds.setdefault(_word(organisation.get("id")), organisation.get("kinds"))
     for i, equipment in items(plant, "equipment"):
         area = equipment.get("area")
         if isinstance(area, str) and area not in areas:
@@ -143,7 +146,9 @@ def _party(path: Path, role: str, party: Any, kinds: dict[Any, Any]) -> Iterator
         return
     needed, has = _PARTY_KINDS.get(role), kinds[party]
     if needed and isinstance(has, list) and needed not in has:
-        yield Problem(path, f"an organisation of kind {needed}", f"{party}, of kind {', '.join(map(str, has))}")
+        yield Problem(
+            path, f"an organisation of kind {needed}", f"{party}, of kind {', '.join(map(str, has)) or 'none'}"
+        )
 
 
 def _endpoints(plant: Raw) -> Iterator[Problem]:
@@ -159,7 +164,7 @@ def _endpoints(plant: Raw) -> Iterator[Problem]:
         if endpoint in first:
             yield Problem(path, "each endpoint once", f"{first[endpoint]} already, which is the same")
         elif endpoint not in used:
-            yield Problem(path, f"an endpoint that an equipment uses: {', '.join(sorted(used)) or 'none does'}", key)
+            yield Problem(path, f"an endpoint that an equipment uses, {nearest(endpoint, used)}", shown(key))
         first.setdefault(endpoint, key)
 
 
@@ -167,7 +172,7 @@ def _twice(named: Iterable[tuple[Path, Any]]) -> Iterator[Problem]:
     seen: dict[str, Path] = {}
     for path, name in named:
         if isinstance(name, str) and name in seen:
-            yield Problem(path, "an id of its own", f"{name!r}, the id of {'.'.join(seen[name][:-1])} too")
+            yield Problem(path, "an id of its own", f"{shown(name)}, the id of {'.'.join(seen[name][:-1])} too")
         elif isinstance(name, str):
             seen[name] = path
 
@@ -177,8 +182,9 @@ def _word(value: Any) -> str | None:
 
 
 def _unknown(path: Path, name: str, known: Iterable[Any], what: str) -> Problem:
-    names = sorted({k for k in known if isinstance(k, str)})
-    return Problem(path, f"an {what} of this file: {', '.join(names) or 'it names none'}", repr(name))
+    return Problem(
+        path, f"an {what} of this file, {nearest(name, {k for k in known if isinstance(k, str)})}", shown(name)
+    )
 
 
 def said(path: Path, error: ValueError) -> Problem:

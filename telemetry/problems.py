@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
+from telemetry.wording import nearest, shown
+
 PROBLEMS: Final = "vigil_problems"
 """Type of the pydantic error that carries `Problem`s as ctx["problems"]."""
 
@@ -114,7 +116,7 @@ def _code_point_problems(profile: Raw, points: Raw) -> Iterator[Problem]:
 
 def _known(path: Path, name: Any, known: Raw, what: str) -> Iterator[Problem]:
     if isinstance(name, str) and name not in known:
-        yield Problem(path, f"a {what} of this profile: {', '.join(known) or 'it has none'}", repr(name))
+        yield Problem(path, f"a {what} of this profile, {nearest(name, known)}", shown(name))
 
 
 def _place_problems(point: Raw, profile: Raw) -> Iterator[Problem]:

@@ -22,8 +22,8 @@ Path = tuple[str, ...]
 
 MAX_DEPTH: Final = 64
 """Levels of nesting; the C composer recurses on the C stack, so this is checked before it runs."""
-MAX_NODES: Final = 2_000_000
-"""Nodes after aliases are expanded; more is an attack or an accident."""
+MIN_NODES: Final = 100_000
+"""Nodes that any file may have once its aliases are expanded; a longer text, one a character."""
 
 _PREFIX: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = (
@@ -80,6 +80,7 @@ class Document:
 @dataclass(slots=True)
 class _Reader:
     file: str
+    most_nodes: int
     lines: dict[Path, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
@@ -91,8 +92,8 @@ class _Reader:
     def read(self, node: yaml.Node, path: Path) -> Any:
         self.lines.setdefault(path, _line(node))
         self.nodes += 1
-        if id(node) in self.open or self.nodes > MAX_NODES:
-            if self.nodes <= MAX_NODES + 1:
+        if id(node) in self.open or self.nodes > self.most_nodes:
+            if self.nodes <= self.most_nodes + 1:
                 self.fault(node, path, "data of a finite size", "an alias that repeats without end")
             return None
         if isinstance(node, yaml.ScalarNode):
@@ -115,7 +116,7 @@ class _Reader:
                 self.fault(key_node, path, "keys that are words", "a mapping or list as a key")
                 continue
             key = key_node.value
-            if key == "<<" and key_node.style is None:
+            if key == "<<" and key_node.style not in ("'", '"'):
                 self.fault(
                     key_node,
                     (*path, key),
@@ -172,9 +173,7 @@ def read_document(raw: bytes, file: str) -> Document:
     try:
         roots = list(_compose_all(text))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        found = ", ".join(filter(None, (error.context, error.problem)))
-        return _broken(file, mark.line + 1 if mark else 1, "YAML", found)
+        return _broken(file, *_syntax(error, text))
     except yaml.YAMLError as error:
         line = text[: getattr(error, "position", 0)].count("\n") + 1
         return _broken(file, line, "YAML", str(error).splitlines()[0])
@@ -182,9 +181,18 @@ def read_document(raw: bytes, file: str) -> Document:
         return _broken(file, _line(roots[1]), "one YAML document", "a second one")
     if not roots or (isinstance(roots[0], yaml.ScalarNode) and roots[0].value == ""):
         return _broken(file, 1, "a mapping", "an empty file")
-    reader = _Reader(file)
+    reader = _Reader(file, max(MIN_NODES, len(text)))
     data = reader.read(roots[0], ())
     return Document(file, data, reader.lines, tuple(reader.faults))
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str, str]:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    written = "".join(text.splitlines()[line : line + 1])
+    if written[: column + 1].endswith("\t"):
+        return line + 1, "spaces to indent", "a tab"
+    return line + 1, "YAML", f"{error.problem} ({error.context})" if error.context else str(error.problem)
 
 
 def _broken(file: str, line: int, expected: str, found: str) -> Document:
