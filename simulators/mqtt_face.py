@@ -13,7 +13,6 @@ import math
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -21,6 +20,7 @@ import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 
 from simulators.codec import payload
+from simulators.feeds import iso_us
 from simulators.physics.fleet import DeviceEvent
 from telemetry.clock import US_PER_S
 from telemetry.plant import Address
@@ -129,22 +129,15 @@ def state_topics(profile: Profile) -> list[str]:
 
 
 def event_payload(event: DeviceEvent, time_us: int) -> bytes:
-    """The JSON message of an event (contracts.md, MQTT in); what else the device says of it is under `attributes`."""
+    """The JSON message of an event (contracts.md, MQTT in); what else the device says of it stands beside."""
     content: dict[str, Any] = {
+        **event.attributes,
         "time": iso_us(time_us),
         "scheme": event.scheme,
         "code": event.code,
         "state": "on" if event.on else "off",
     }
-    if event.attributes:
-        content["attributes"] = dict(event.attributes)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def iso_us(time_us: int) -> str:
-    """ISO 8601 in UTC, to the microsecond: what a feed says is what is sent."""
-    seconds, micros = divmod(time_us, US_PER_S)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
 
 
 def is_reading(value: float | str) -> bool:
