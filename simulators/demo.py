@@ -21,12 +21,16 @@ import click
 import numpy as np
 import structlog
 
-from simulators.demo_plant import SEED, ModbusPorts, demo_groups, demo_plant
+from simulators.demo_equipment import LIFT_DOOR, PUMP, Unit
+from simulators.demo_plant import RECORDED, SEED, ModbusPorts, demo_groups, demo_plant, recorded_address
 from simulators.faults import COMMS_LOSS, Fault, Rhythm, rhythm_faults
+from simulators.feeds import Feed, read_feed
 from simulators.live import play
 from simulators.plant import Group, SimulatedPlant
+from simulators.replay import replay
 from telemetry.clock import US_PER_S, Clock, time_us
-from telemetry.service import configure_logging
+from telemetry.files import load_profile
+from telemetry.service import configure_logging, wait_until
 from telemetry.settings import load_settings, split_listen
 
 EARLY: Final = (
@@ -45,6 +49,9 @@ BIRTH: Final = "2026-01-01T00:00:00+00:00"
 """The fleet's counters grow from here."""
 PORTS_FILE: Final = "demo-ports.json"
 PLANT_FILE: Final = "demo-plant.yaml"
+DOOR_FILE: Final = "elevator/elevator-4hz.csv"
+PUMP_FILE: Final = "skab/valve1/0.csv"
+RETRY_S: Final = 2.0
 
 log = structlog.get_logger()
 
@@ -61,7 +68,7 @@ def choose_ports(state: Path) -> ModbusPorts:
     path = state / PORTS_FILE
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     chosen: dict[str, int] = {}
-    for name in ("sola", "steam"):
+    for name in ("sola", "steam", "recorded"):
         wanted = kept.get(name, 0)
         chosen[name] = wanted if isinstance(wanted, int) and _free(wanted) else _any_free()
     _write(path, json.dumps(chosen))
@@ -75,12 +82,43 @@ async def serve_demo(state: Path, broker: str, *, data: Path | None, clock: Cloc
     for group in groups:
         group.fleet.age((clock.now_us() - time_us(BIRTH)) / (86_400 * US_PER_S))
     plant = SimulatedPlant(groups, demo_faults(groups))
+    feeds = await asyncio.to_thread(recorded_feeds, data) if data is not None else {}
 
     def serving() -> None:
-        _write(state / PLANT_FILE, demo_plant(url, ports, recorded=data is not None))
-        log.info("demonstration plant", equipment=sum(len(g.ids) for g in groups), file=str(state / PLANT_FILE))
+        _write(state / PLANT_FILE, demo_plant(url, ports, recorded=tuple(feeds)))
+        equipment = sum(len(group.ids) for group in groups) + len(feeds)
+        log.info("demonstration plant", equipment=equipment, file=str(state / PLANT_FILE))
 
-    await play(plant, clock=clock, stop=stop, serving=serving)
+    async with asyncio.TaskGroup() as tasks:
+        for unit, feed in feeds.items():
+            address = recorded_address(unit, url, ports)
+            tasks.create_task(_replay_for_ever(unit, feed, address, clock=clock, stop=stop))
+        await play(plant, clock=clock, stop=stop, serving=serving)
+
+
+def recorded_feeds(data: Path) -> dict[Unit, Feed]:
+    """The recorded feeds that the folder has. Raises ConfigError when one is there and cannot be read."""
+    found = {}
+    for unit, name in ((LIFT_DOOR, DOOR_FILE), (PUMP, PUMP_FILE)):
+        if (data / name).is_file():
+            found[unit] = read_feed(data / name, load_profile(RECORDED[unit.id]))
+        else:
+            log.warning("no recorded feed", equipment=unit.id, file=str(data / name))
+    return found
+
+
+async def _replay_for_ever(unit: Unit, feed: Feed, address: str, *, clock: Clock, stop: asyncio.Event) -> None:
+    """Plays a feed from its start, again and again; waits for the broker."""
+    profile, said = load_profile(RECORDED[unit.id]), ""
+    while not stop.is_set():
+        try:
+            report = await replay(feed, address, profile, clock=clock, stop=stop)
+            log.info("recorded feed played", equipment=unit.id, rows=report.rows, sent=report.sent)
+        except OSError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("recorded feed waits", equipment=unit.id, address=address, why=said)
+            await wait_until(stop, RETRY_S)
 
 
 @click.command()

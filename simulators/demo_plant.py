@@ -31,8 +31,10 @@ UNITS: Final[Mapping[str, Sequence[Unit]]] = {
     "steam-boilers": here.STEAM_BOILERS,
 }
 TOPICS: Final = {"elevators": "lifts", "escalators": "escalators", "forklifts": "forklifts"}
-RECORDED_DOOR_PREFIX: Final = "recorded/lift-door-01"
-PUMP_UNIT: Final = 9
+RECORDED_PREFIX: Final = "recorded"
+RECORDED: Final = {here.LIFT_DOOR.id: "lift-door", here.PUMP.id: "pump-testbed"}
+"""Profile of each replayed feed."""
+PUMP_UNIT: Final = 1
 HEADER: Final = (
     "# The demonstration plant, written by simulators.demo at each start. No name or telephone in it is real.\n"
 )
@@ -44,6 +46,7 @@ class ModbusPorts:
 
     sola: int
     steam: int
+    recorded: int
 
 
 def demo_groups(broker_url: str, ports: ModbusPorts) -> list[Group]:
@@ -51,18 +54,17 @@ def demo_groups(broker_url: str, ports: ModbusPorts) -> list[Group]:
     return [_group(kind, number, broker_url, ports) for number, kind in enumerate(UNITS)]
 
 
-def demo_plant(broker_url: str, modbus_ports: ModbusPorts, *, recorded: bool = False) -> str:
-    """The plant file of the demonstration plant. `broker_url` is mqtt://HOST:PORT; `recorded` adds the replayed feeds."""
+def demo_plant(broker_url: str, modbus_ports: ModbusPorts, *, recorded: Sequence[Unit] = ()) -> str:
+    """The plant file of the demonstration plant. `broker_url` is mqtt://HOST:PORT; `recorded` are replayed feeds too."""
     equipment = []
     for (kind, units), group in zip(UNITS.items(), demo_groups(broker_url, modbus_ports), strict=True):
         for number, (unit, address) in enumerate(zip(units, group.addresses, strict=True)):
             entry = _entry(unit, group.profile.profile, address, registration(kind, unit, number + 1))
             points = _points(group.fleet, number)
             equipment.append({**entry, "points": points} if points else entry)
-    if recorded:
-        equipment.append(_entry(here.LIFT_DOOR, "lift-door", f"{broker_url}/{RECORDED_DOOR_PREFIX}", None))
-        pump = f"modbus+tcp://127.0.0.1:{modbus_ports.steam}/{PUMP_UNIT}"
-        equipment.append(_entry(here.PUMP, "pump-testbed", pump, None))
+    equipment.extend(
+        _entry(unit, RECORDED[unit.id], recorded_address(unit, broker_url, modbus_ports), None) for unit in recorded
+    )
     content = {
         "site": here.SITE,
         "areas": here.AREAS,
@@ -70,6 +72,13 @@ def demo_plant(broker_url: str, modbus_ports: ModbusPorts, *, recorded: bool = F
         "equipment": equipment,
     }
     return HEADER + yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120)
+
+
+def recorded_address(unit: Unit, broker_url: str, ports: ModbusPorts) -> str:
+    """Where a replayed feed stands: the door on MQTT, the pump on Modbus."""
+    if unit is here.PUMP:
+        return f"modbus+tcp://127.0.0.1:{ports.recorded}/{PUMP_UNIT}"
+    return f"{broker_url}/{RECORDED_PREFIX}/{unit.id}"
 
 
 def _group(kind: str, number: int, broker_url: str, ports: ModbusPorts) -> Group:

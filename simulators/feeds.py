@@ -50,6 +50,14 @@ class Feed:
     def __len__(self) -> int:
         return len(self.time_us)
 
+    @property
+    def empty(self) -> int:
+        """Rows without any reading."""
+        nothing = np.isnan(self.values).all(axis=1)
+        for words in self.texts.values():
+            nothing &= np.array([word == "" for word in words], bool)
+        return int(nothing.sum())
+
     def row(self, index: int) -> dict[str, float | str]:
         """The readings of one row, without the empty cells."""
         values = self.values[index]

@@ -81,8 +81,7 @@ async def replay(
         sent = await _replay_modbus(pace, where, profile)
     else:
         sent = await _replay_mqtt(pace, where, profile, keep_time=keep_time)
-    empty = int(np.sum([not found.row(i) for i in range(len(found))]))
-    return ReplayReport(address, len(found), sent, empty, found.unreadable, loop.time() - started_s)
+    return ReplayReport(address, len(found), sent, found.empty, found.unreadable, loop.time() - started_s)
 
 
 async def replay_mqtt(
