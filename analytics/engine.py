@@ -4,7 +4,7 @@ Used by the worker on the log, and by anything that judges recorded data. The sa
 same findings, whatever was cut, stopped and restored in between.
 
 Time: an edge's heartbeats are the log's time of its equipment. A reading more than AHEAD_US before that is not believed,
-one older than OLD_US neither; one behind its signal's newest is late and touches no live state.
+one older than the bound on late data neither; one behind its signal's newest is late and touches no live state.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from telemetry.wire import Identity
 
 AHEAD_US: Final = 5 * 60 * US_PER_S
 OLD_US: Final = 30 * 86_400 * US_PER_S
+"""Default of settings.late_bound_days."""
 EDGE_SILENT: Final = "edge-silent"
 
 
@@ -52,8 +53,10 @@ class Edge:
 class Engine:
     """The detectors of a plant, over one partition."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, *, old_us: int = OLD_US) -> None:
+        """`old_us`: readings so far behind the log's time are not judged."""
         self._catalogue = catalogue
+        self._old_us = old_us
         self._last_us = np.full(len(catalogue.signals), NEVER_US, np.int64)
         self._conditions = Conditions(catalogue)
         self._levels = Levels(catalogue)
@@ -170,8 +173,8 @@ class Engine:
         value = np.concatenate([b.value for b in batches])
         known = ~is_bad(np.concatenate([b.quality for b in batches])) & ~np.isnan(value)
         record = np.repeat(np.arange(len(batches)), [len(b) for b in batches])
-        now = self._now(edge, now_us)
-        registered, future, old = signal >= 0, time_us > now + AHEAD_US, time_us < now - OLD_US
+        oldest_us = self.edges[edge].time_us - self._old_us if edge in self.edges else NEVER_US
+        registered, future, old = signal >= 0, time_us > self._now(edge, now_us) + AHEAD_US, time_us < oldest_us
         for why, rows in (("unregistered", ~registered), ("future", future), ("old", old)):
             if rows.any():
                 self.counts[why] += int(rows.sum())

@@ -8,7 +8,7 @@ import structlog
 
 from analytics.keeping import Keeper
 from analytics.publish import Publisher
-from analytics.rules import compile_plant
+from analytics.rules import US_PER_S, compile_plant
 from analytics.worker import Tools, Worker
 from telemetry.errors import ConfigError, Fault, LogDiscontinuity, LogUnavailable, OffsetMoved
 from telemetry.files import load_plant
@@ -21,6 +21,7 @@ from telemetry.store import wait_for_schema
 log = structlog.get_logger()
 
 GROUP = "analyze"
+DAY_US = 86_400 * US_PER_S
 RETRY_S = 1.0
 BROKEN_S = 10.0
 """Before a log that does not continue is looked at again."""
@@ -42,7 +43,9 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
         return
     log_ = open_log(settings)
     publisher, keeper = Publisher(log_, stop, health), Keeper(settings)
-    tools = Tools(catalogue, settings.the_clock, publisher, keeper, stop, health)
+    tools = Tools(
+        catalogue, round(settings.late_bound_days * DAY_US), settings.the_clock, publisher, keeper, stop, health
+    )
     try:
         while not stop.is_set():
             await wait_until(stop, await _attempt(log_, tools))

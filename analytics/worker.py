@@ -47,6 +47,8 @@ class Tools:
     """What a worker works with."""
 
     catalogue: Catalogue
+    old_us: int
+    """The bound on late data, µs."""
     clock: Clock
     publisher: Publisher
     keeper: Keeper
@@ -74,7 +76,7 @@ class Worker:
         starts = {}
         for partition, (position, state) in loaded.items():
             start = position.next or (await reader.bounds(partition)).first
-            lane = Lane(Engine(self._tools.catalogue), position, position.next, start, position.last)
+            lane = Lane(self._engine(), position, position.next, start, position.last)
             if state is not None:
                 self._restore(partition, lane, state)
             self._lanes[partition] = lane
@@ -235,10 +237,13 @@ class Worker:
             cleared = lane.engine.restore(state)
         except RecordError as error:
             log.error("snapshot unreadable, starting fresh", partition=partition.number, why=str(error))
-            lane.engine = Engine(self._tools.catalogue)
+            lane.engine = self._engine()
             return
         for finding in cleared:
             lane.owe(finding.equipment, [finding])
+
+    def _engine(self) -> Engine:
+        return Engine(self._tools.catalogue, old_us=self._tools.old_us)
 
     def _count(self, engine: Engine) -> None:
         for why, rows in engine.counts.items():
