@@ -15,7 +15,7 @@ BEGIN
     END LOOP;
     BEGIN
         -- so that an ingest can end the session of another that froze in mid-transaction
-        GRANT pg_signal_backend TO vigil_ingest;
+        GRANT pg_signal_backend, pg_read_all_stats TO vigil_ingest;
     EXCEPTION WHEN insufficient_privilege OR unique_violation OR internal_error THEN
         RAISE NOTICE 'pg_signal_backend is not granted to vigil_ingest: workers must share one login';
     END;

@@ -1,0 +1,185 @@
+"""Which edge lives and which equipment answers, from heartbeats, with every change kept for online rates.
+
+Invariant: state only moves forward in heartbeat time; a heartbeat from the past (an old epoch's backlog) changes nothing.
+Two live epochs of one edge (a spool that was copied, a second agent under one name) are noticed: an epoch that was left
+for a new one must not speak again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+
+from ingest.accounts import time_of
+from ingest.events import FromEdge, own_event
+from telemetry.messages import Heartbeat
+
+Connection = psycopg.AsyncConnection[Any]
+
+SILENT_S: Final = 15.0
+"""An edge whose last heartbeat is older than this by the wall clock is silent: its equipment is offline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Equipment went on- or offline."""
+
+    equipment: str
+    edge: str
+    online: bool
+    since_us: int
+    heard_us: int
+
+
+@dataclass(slots=True)
+class _Edge:
+    epoch: int
+    epoch_us: int
+    heartbeat_us: int
+    past: set[int] = field(default_factory=set)
+    reported: set[int] = field(default_factory=set)
+    equipments: tuple[str, ...] = ()
+    unreachable: frozenset[str] = frozenset()
+    silent: bool = False
+    compared: bool = False
+    """Whether a heartbeat was held against the state from the store."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a flush's heartbeats changed."""
+
+    edges: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """edge → (heartbeat_us, epoch, epoch_us)."""
+    changes: list[Change] = field(default_factory=list)
+    events: list[FromEdge] = field(default_factory=list)
+
+
+class Online:
+    """The state of edges and equipment as of the last commit. Rebuilt from the store at every (re)start of a worker."""
+
+    def __init__(self) -> None:
+        self._edges: dict[str, _Edge] = {}
+        self._online: dict[str, bool] = {}
+
+    async def load(self, connection: Connection) -> None:
+        """Reads the state from the store."""
+        cursor = await connection.execute(
+            "SELECT e.edge, e.epoch, (extract(epoch FROM e.epoch_at) * 1000000)::bigint,"
+            " (extract(epoch FROM greatest(e.heartbeat, '1970-01-01+00')) * 1000000)::bigint,"
+            " ARRAY(SELECT p.epoch FROM store.progress p WHERE p.edge = e.edge AND p.service = 'ingest'),"
+            " ARRAY(SELECT o.equipment FROM store.equipment_online o WHERE o.edge = e.edge ORDER BY 1)"
+            " FROM store.edge e"
+        )
+        self._edges = {
+            edge: _Edge(epoch, epoch_us, heartbeat_us, set(past) - {epoch}, equipments=tuple(equipments))
+            for edge, epoch, epoch_us, heartbeat_us, past, equipments in await cursor.fetchall()
+        }
+        cursor = await connection.execute("SELECT equipment, online FROM store.equipment_online")
+        self._online = dict(await cursor.fetchall())
+
+    def hear(self, heartbeat: Heartbeat, epoch: int, seen: Seen) -> None:
+        """Takes a heartbeat; what it changes is added to `seen`."""
+        edge = self._edges.get(heartbeat.edge)
+        if edge is None:
+            edge = self._edges[heartbeat.edge] = _Edge(epoch, heartbeat.time_us, heartbeat.time_us - 1)
+        if epoch != edge.epoch and not self._new_epoch(edge, heartbeat, epoch, seen):
+            return
+        if heartbeat.time_us <= edge.heartbeat_us:
+            return
+        edge.heartbeat_us = heartbeat.time_us
+        seen.edges[heartbeat.edge] = (edge.heartbeat_us, edge.epoch, edge.epoch_us)
+        unreachable = frozenset(heartbeat.unreachable)
+        if (
+            edge.silent
+            or not edge.compared
+            or heartbeat.equipments != edge.equipments
+            or unreachable != edge.unreachable
+        ):
+            edge.silent, edge.compared = False, True
+            edge.equipments, edge.unreachable = heartbeat.equipments, unreachable
+            self._compare(heartbeat, seen)
+
+    def silent(self, now_us: int) -> list[Change]:
+        """Changes to offline of all equipment of edges that fell silent. For a worker that is not behind the log."""
+        changes = []
+        for name, edge in self._edges.items():
+            if edge.silent or now_us - edge.heartbeat_us < SILENT_S * 1e6:
+                continue
+            edge.silent = True
+            for equipment in edge.equipments:
+                if self._online.get(equipment):
+                    self._online[equipment] = False
+                    changes.append(Change(equipment, name, False, edge.heartbeat_us, edge.heartbeat_us))
+        return changes
+
+    def _new_epoch(self, edge: _Edge, heartbeat: Heartbeat, epoch: int, seen: Seen) -> bool:
+        """Whether the heartbeat's epoch is the edge's newest, now."""
+        if epoch not in edge.past:
+            edge.past.add(edge.epoch)
+            edge.epoch, edge.epoch_us = epoch, heartbeat.time_us
+            return True
+        if heartbeat.time_us > edge.epoch_us and epoch not in edge.reported:
+            edge.reported.add(epoch)
+            seen.events.append(
+                own_event(
+                    "two-live-epochs",
+                    heartbeat.edge,
+                    heartbeat.time_us,
+                    older=f"{epoch:016x}",
+                    newer=f"{edge.epoch:016x}",
+                )
+            )
+        return False
+
+    def _compare(self, heartbeat: Heartbeat, seen: Seen) -> None:
+        for equipment in heartbeat.equipments:
+            since_us = heartbeat.unreachable.get(equipment)
+            online = since_us is None
+            if self._online.get(equipment) is online:
+                continue
+            self._online[equipment] = online
+            moment = heartbeat.time_us if since_us is None else min(since_us, heartbeat.time_us)
+            seen.changes.append(Change(equipment, heartbeat.edge, online, moment, heartbeat.time_us))
+
+
+async def write_online(connection: Connection, seen: Seen) -> None:
+    """Stores what changed. Raises psycopg.Error."""
+    if seen.edges:
+        async with connection.cursor() as cursor:
+            await cursor.executemany(
+                "INSERT INTO store.edge AS e (edge, heartbeat, epoch, epoch_at) VALUES (%s, %s, %s, %s)"
+                " ON CONFLICT (edge) DO UPDATE SET heartbeat = greatest(e.heartbeat, excluded.heartbeat),"
+                " epoch = excluded.epoch, epoch_at = excluded.epoch_at",
+                [
+                    (edge, time_of(heartbeat), epoch, time_of(since))
+                    for edge, (heartbeat, epoch, since) in sorted(seen.edges.items())
+                ],
+            )
+    await write_changes(connection, seen.changes)
+
+
+async def write_changes(connection: Connection, changes: Sequence[Change]) -> None:
+    """Stores changes of equipment, in order. Raises psycopg.Error."""
+    if not changes:
+        return
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO store.equipment_online AS o (equipment, edge, online, since, heard) VALUES (%s, %s, %s, %s, %s)"
+            " ON CONFLICT (equipment) DO UPDATE SET edge = excluded.edge, online = excluded.online,"
+            " since = excluded.since, heard = greatest(o.heard, excluded.heard)",
+            [(c.equipment, c.edge, c.online, time_of(c.since_us), time_of(c.heard_us)) for c in _by_equipment(changes)],
+        )
+        await cursor.executemany(
+            "INSERT INTO store.equipment_online_history (equipment, time, online) VALUES (%s, %s, %s)"
+            " ON CONFLICT (equipment, time) DO UPDATE SET online = excluded.online",
+            [(c.equipment, time_of(c.since_us), c.online) for c in _by_equipment(changes)],
+        )
+
+
+def _by_equipment(changes: Iterable[Change]) -> list[Change]:
+    """In one order of rows for all workers, each equipment's own changes in theirs."""
+    return sorted(changes, key=lambda c: c.equipment)

@@ -1,0 +1,183 @@
+"""The ingest service: migrates, then keeps a worker going: whatever fails, it begins again from the database."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from ingest import metrics
+from ingest.latest import rebuild_latest, write_latest
+from ingest.migrate import has_timescale, migrate
+from ingest.online import write_changes
+from ingest.worker import Worker
+from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError, StoreUnavailable
+from telemetry.log import open_log
+from telemetry.log.protocol import TOPICS, Log
+from telemetry.service import Health, wait_until
+from telemetry.settings import Settings
+from telemetry.store import INGEST, SCHEMA_VERSION, connect, wait_for_schema
+
+log = structlog.get_logger()
+
+Connection = psycopg.AsyncConnection[Any]
+
+GROUP: Final = "ingest"
+BACKOFF_FIRST_S: Final = 0.2
+BACKOFF_LAST_S: Final = 5.0
+HEALTHY_AFTER_S: Final = 10.0
+LATEST_EVERY_S: Final = 0.1
+CHECK_EVERY_S: Final = 1.0
+RETENTION_EVERY_S: Final = 3_600.0
+STOP_WITHIN_S: Final = 2.0
+
+
+async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
+    """Writes the log into the store until told to stop."""
+    health.missing("store", "starting")
+    if not await _migrated(settings, stop, health):
+        return
+    the_log = open_log(settings)
+    try:
+        await _keep_going(settings, the_log, stop, health)
+    finally:
+        await the_log.close()
+
+
+async def _migrated(settings: Settings, stop: asyncio.Event, health: Health) -> bool:
+    """Migrates when this login may, else waits for somebody who may. False when told to stop first."""
+    while not stop.is_set():
+        try:
+            await migrate(settings)
+        except StoreUnavailable as error:
+            health.missing("store", str(error))
+            await wait_until(stop, BACKOFF_FIRST_S)
+            continue
+        except StoreError as error:
+            if not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+                raise
+            log.info("this login may not migrate", expected_version=SCHEMA_VERSION, why=str(error))
+        return await wait_for_schema(settings, stop, health)
+    return False
+
+
+async def _keep_going(settings: Settings, the_log: Log, stop: asyncio.Event, health: Health) -> None:
+    failures = 0
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            await _session(settings, the_log, stop, health)
+        except* (OffsetMoved, StoreUnavailable, psycopg.OperationalError, psycopg.InterfaceError, LogError) as group:
+            failures = 1 if time.monotonic() - began > HEALTHY_AFTER_S else failures + 1
+            _say(_first(group), health)
+        if not stop.is_set():
+            await wait_until(stop, min(BACKOFF_FIRST_S * 2.0 ** (max(failures, 1) - 1), BACKOFF_LAST_S))
+
+
+async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health: Health) -> None:
+    """One worker, from the database's offsets until something fails or it is told to stop."""
+    await the_log.ensure_topics(TOPICS)
+    connection = await connect(settings, INGEST, autocommit=True)
+    async with connection, await connect(settings, INGEST, autocommit=True) as side:
+        await _apply_retention(settings, side)
+        worker = Worker(settings, health, connection, side, timescale=await has_timescale(side))
+        await worker.load()
+        reader = await the_log.reader(GROUP, TOPICS, worker)
+        health.found("store")
+        health.found("log")
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [
+                    group.create_task(worker.watch.run(), name="lock watch"),
+                    group.create_task(_tend(settings, worker), name="latest"),
+                ]
+                await _until_stopped(worker.run(reader, stop), stop)
+                await write_latest(side, worker.latest.due(float("inf")))
+                for task in beside:
+                    task.cancel()
+        finally:
+            with suppress(LogError, TimeoutError):
+                async with asyncio.timeout(STOP_WITHIN_S):
+                    await reader.close()
+
+
+async def _until_stopped(running: Any, stop: asyncio.Event) -> None:
+    """Runs until done; once told to stop it has STOP_WITHIN_S to finish, then it is cancelled (nothing is lost by it)."""
+    task = asyncio.ensure_future(running)
+    told = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait([task], timeout=STOP_WITHIN_S)
+        if task.done():
+            task.result()
+        else:
+            log.warning("stopped in mid-transaction", why=f"not done within {STOP_WITHIN_S} s of the signal")
+    finally:
+        told.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=STOP_WITHIN_S)
+
+
+async def _tend(settings: Settings, worker: Worker) -> None:
+    """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, retention, the lag."""
+    async with await connect(settings, INGEST, autocommit=True) as connection:
+        behind = await rebuild_latest(connection)
+        if behind:
+            log.info("latest rebuilt", signals=behind)
+        checked, retained = time.monotonic(), time.monotonic()
+        while True:
+            rows = worker.latest.due(time.monotonic())
+            await write_latest(connection, rows)
+            metrics.LATEST.inc(len(rows))
+            await asyncio.sleep(LATEST_EVERY_S)
+            if time.monotonic() - checked > CHECK_EVERY_S:
+                checked = time.monotonic()
+                await _check(connection, worker)
+            if time.monotonic() - retained > RETENTION_EVERY_S:
+                retained = time.monotonic()
+                await _apply_retention(settings, connection)
+
+
+async def _check(connection: Connection, worker: Worker) -> None:
+    lag = await worker.lag()
+    metrics.LAG.set(max(lag, 0))
+    if lag == 0:
+        async with connection.transaction():
+            await write_changes(connection, worker.silent())
+
+
+async def _apply_retention(settings: Settings, connection: Connection) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = '2s'")
+            await connection.execute(
+                "SELECT store.apply_retention(make_interval(secs => %s), make_interval(secs => %s))",
+                (settings.retention_days * 86_400, settings.late_bound_days * 86_400),
+            )
+    except psycopg.errors.LockNotAvailable:
+        log.info("retention waits for its next turn", why="readers are busy")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _say(error: BaseException, health: Health) -> None:
+    cause = type(error).__name__
+    metrics.RESTARTS.labels(cause).inc()
+    match error:
+        case OffsetMoved():
+            log.warning("began again from the database", why=str(error))
+        case LogDiscontinuity() | LogError():
+            health.missing("log", str(error))
+        case _:
+            health.missing("store", str(error).strip())

@@ -1,0 +1,177 @@
+"""One flush is one transaction: who is new, their rows, the books, and, last before COMMIT, the offsets.
+
+Invariant (design.md, promise 1): a record's rows are committed if and only if its seq is in the accepted set, and the
+offset is moved by compare-and-set in the same transaction, so a zombie that lost its partition commits nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+
+from ingest.accounts import Accounts, cells
+from ingest.decode import Reading, Refused
+from ingest.events import FromEdge, insert_events, own_event, upsert_findings
+from ingest.flush import Batch, Prepared, prepare
+from ingest.online import Online, Seen, write_online
+from ingest.refused import DeadLetter, insert_dead, whole
+from ingest.register import apply_registry
+from ingest.signals import SignalTable
+from ingest.validate import Bounds
+from telemetry.batch import SampleBatch
+from telemetry.log.protocol import Partition
+from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Ledger, Registry
+from telemetry.position import accept, advance
+
+Connection = psycopg.AsyncConnection[Any]
+
+SERVICE: Final = "ingest"
+DIRECT_COMPRESS_ROWS: Final = 50.0
+"""Rows a signal, from which on Direct Compress beats plain COPY (docs/ingest.md has the measurement)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A flush, ready for its transaction."""
+
+    readings: Sequence[Reading]
+    batches: Sequence[Batch]
+    prepared: Prepared
+    """Of all batches; made again where some turn out to be known already."""
+    expected: Mapping[Partition, int]
+    bounds: Bounds
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a committed flush did."""
+
+    prepared: Prepared
+    records: int = 0
+    duplicates: int = 0
+    events: int = 0
+    dead: list[DeadLetter] = field(default_factory=list)
+    own_events: list[FromEdge] = field(default_factory=list)
+    direct: bool = False
+
+
+async def write(connection: Connection, job: Job, *, signals: SignalTable, online: Online, timescale: bool) -> Outcome:
+    """Commits a flush. Raises OffsetMoved, psycopg.Error (nothing was committed, or it is not known: start again)."""
+    async with connection.transaction():
+        new = await _accept(connection, job.readings)
+        fresh = [reading for reading, is_new in zip(job.readings, new, strict=True) if is_new]
+        prepared = await _prepared_for(job, fresh)
+        outcome = Outcome(prepared, records=len(fresh), duplicates=len(new) - len(fresh))
+        outcome.direct = timescale and prepared.rows_per_signal >= DIRECT_COMPRESS_ROWS
+        await copy_rows(connection, prepared, direct=outcome.direct)
+        await _apply(connection, fresh, outcome, signals=signals, online=online)
+        await _advance(connection, job)
+    return outcome
+
+
+async def copy_rows(connection: Connection, prepared: Prepared, *, direct: bool) -> None:
+    """COPY of prepared rows. `client_sorted` and `sort_batches` stay off: see design.md, the store."""
+    if not prepared.rows:
+        return
+    if direct:
+        await connection.execute("SET LOCAL timescaledb.enable_direct_compress_copy = on")
+    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        for part in prepared.slices:
+            await copy.write(part)
+    if direct:
+        await connection.execute("SET LOCAL timescaledb.enable_direct_compress_copy = off")
+
+
+async def _accept(connection: Connection, readings: Sequence[Reading]) -> list[bool]:
+    """Which records are new. One whose headers cannot be read has no place in a set and is always new."""
+    placed = [reading for reading in readings if reading.envelope is not None]
+    answers = iter(
+        await accept(
+            connection,
+            SERVICE,
+            [reading.envelope.identity for reading in placed if reading.envelope is not None],
+            samples=[reading.samples for reading in placed],
+        )
+    )
+    return [next(answers) if reading.envelope is not None else True for reading in readings]
+
+
+async def _prepared_for(job: Job, fresh: Sequence[Reading]) -> Prepared:
+    if len(fresh) == len(job.readings):
+        return job.prepared
+    wanted = {id(reading) for reading in fresh}
+    return await asyncio.to_thread(prepare, [b for b in job.batches if id(b.reading) in wanted], job.bounds)
+
+
+async def _apply(
+    connection: Connection, fresh: Sequence[Reading], outcome: Outcome, *, signals: SignalTable, online: Online
+) -> None:
+    """Everything but the rows of samples."""
+    accounts, seen = Accounts(), Seen()
+    events: list[FromEdge] = []
+    findings: list[Finding] = []
+    dead = [*outcome.prepared.dead]
+    for reading in fresh:
+        content, envelope = reading.content, reading.envelope
+        if isinstance(content, Refused) or envelope is None:
+            refused = content if isinstance(content, Refused) else Refused("headers", "no envelope")
+            letter = whole(reading, refused)
+            dead.append(letter)
+            if envelope is not None:
+                accounts.stored(envelope.identity, {cell: count for cell, (count, _) in letter.cells.items()})
+            continue
+        identity = envelope.identity
+        match content:
+            case SampleBatch():
+                accounts.stored(identity, cells(content, signals.of(content.names)))
+            case Heartbeat():
+                online.hear(content, identity.epoch, seen)
+            case Ledger():
+                accounts.ledger(content)
+            case Registry():
+                events += await apply_registry(connection, content)
+            case _:
+                events += [FromEdge(item, identity.edge) for item in content if isinstance(item, Event)]
+                findings += [item for item in content if isinstance(item, Finding)]
+                dropped = [item for item in content if isinstance(item, DroppedRange)]
+                accounts.dropped(identity.edge, dropped)
+                events += [_dropped_event(identity.edge, item, reading) for item in dropped]
+    await insert_dead(connection, dead)
+    await accounts.write(connection)
+    await write_online(connection, seen)
+    await upsert_findings(connection, findings)
+    await insert_events(connection, [*events, *seen.events])
+    outcome.dead, outcome.events, outcome.own_events = dead, len(events), [*seen.events]
+
+
+async def _advance(connection: Connection, job: Job) -> None:
+    last = {reading.record.partition: reading for reading in job.readings}
+    for partition in sorted(last):
+        reading = last[partition]
+        await advance(
+            connection,
+            SERVICE,
+            partition,
+            expected=job.expected[partition],
+            next=reading.record.offset + 1,
+            last=reading.mark,
+        )
+
+
+def _dropped_event(edge: str, dropped: DroppedRange, reading: Reading) -> FromEdge:
+    return own_event(
+        "spool-dropped",
+        edge,
+        reading.record.appended_us,
+        epoch=f"{dropped.epoch:016x}",
+        first=dropped.first,
+        last=dropped.last,
+        samples=dropped.samples,
+    )
+
+
+_COPY: Final = "COPY store.sample (signal_id, time, value, quality) FROM STDIN (FORMAT binary)"
