@@ -112,11 +112,11 @@ def _of_code(profile: Profile | None, scheme: str, code: str) -> Phrases:
     said = {"scheme": _same(scheme), "code": _same(code)}
     known = profile.schemes.get(scheme) if profile else None
     meaning: Code | None = known.codes.get(code) if known else None
-    if known is None or meaning is None:
+    if meaning is None:
         return _filled(phrases.UNKNOWN_CODE, **said)
     return Phrases(
         meaning.priority or phrases.UNKNOWN_CODE.priority,
-        _joined(words(meaning.name), _fill(phrases.CODE_IN_BRACKETS, **{**said, "scheme": words(known.name)})),
+        _joined(words(meaning.name), _fill(phrases.CODE_IN_BRACKETS, **said)),
         words(meaning.consequence),
         words(meaning.action),
     )
