@@ -6,38 +6,31 @@ Invariant: what these functions return is whole and checked. Nothing wrong in a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 from telemetry.errors import ConfigError, Fault
 from telemetry.faults import problem_faults, validate
 from telemetry.plant import Address, Equipment, Plant, PlantEquipment, PlantFile, parse_address
 from telemetry.plant_problems import address_of, endpoint_of, plant_problems
 from telemetry.problems import Path as KeyPath
-from telemetry.problems import Raw, items, mapping, mappings, profile_problems
-from telemetry.profile import Profile, merge_overrides
+from telemetry.problems import Raw, items, mapping, mappings
+from telemetry.profile import Profile
+from telemetry.shelf import Loaded, Shelf, known_profiles, make_profile, once, open_document, read_profile
 from telemetry.wording import nearest, shown
-from telemetry.yaml_marks import Document, read_document
+from telemetry.yaml_marks import Document
 
-PACKAGE: Final = "profiles"
-"""The package-data folder that carries our own profiles: data only, no code."""
-
-
-def known_profiles(profiles_dir: Path | None = None) -> list[str]:
-    """Names of all profiles that can be named: those in `profiles_dir`, and those in the package. Sorted."""
-    return sorted({name for folder in _folders(profiles_dir) for name in _names(folder)})
+__all__ = ["check_files", "known_profiles", "load_plant", "load_profile"]
 
 
 def load_profile(name_or_path: str | Path, *, profiles_dir: Path | None = None) -> Profile:
     """The profile of a name (searched in `profiles_dir`, then in the package) or of a file. Raises ConfigError."""
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
-        loaded: _Loaded | None = _read_profile(Path(name_or_path), text, None)
+        loaded: Loaded | None = read_profile(Path(name_or_path), text, None)
     else:
-        loaded = _Shelf(profiles_dir).find(text)
+        loaded = Shelf(profiles_dir).find(text)
     if loaded is None:
         raise ConfigError([Fault(text, 1, "profile", nearest(text, known_profiles(profiles_dir)), shown(text))])
     if loaded.profile is None:
@@ -50,7 +43,7 @@ def load_plant(path: str | Path, *, profiles_dir: Path | None = None) -> Plant:
 
     Raises ConfigError with every fault of the file and of the profiles that it uses.
     """
-    plant, faults = _read_plant(Path(path), _Shelf(profiles_dir))
+    plant, faults = _read_plant(Path(path), Shelf(profiles_dir))
     if plant is None or faults:
         raise ConfigError(faults)
     return plant
@@ -58,83 +51,22 @@ def load_plant(path: str | Path, *, profiles_dir: Path | None = None) -> Plant:
 
 def check_files(paths: Iterable[str | Path], profiles_dir: Path | None = None) -> list[Fault]:
     """Every fault of plant and profile files, sorted by file and line. A file with the key `profile` is a profile."""
-    shelf = _Shelf(profiles_dir)
+    shelf = Shelf(profiles_dir)
     faults: list[Fault] = []
     for path in map(Path, paths):
-        document = _open(path, str(path))
+        document = open_document(path, str(path))
         if isinstance(document.data, dict) and "profile" in document.data and "equipment" not in document.data:
-            faults += _make_profile(document, None).faults
+            faults += make_profile(document, None).faults
         else:
             faults += _make_plant(document, shelf)[1]
     return sorted(dict.fromkeys(faults), key=lambda f: (f.file, f.line, f.key))
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A profile file as read: the profile when it is good, its plain data for overrides, its faults."""
-
-    profile: Profile | None
-    raw: Raw
-    faults: tuple[Fault, ...]
+def _read_plant(path: Path, shelf: Shelf) -> tuple[Plant | None, tuple[Fault, ...]]:
+    return _make_plant(open_document(path, str(path)), shelf)
 
 
-@dataclass(slots=True)
-class _Shelf:
-    """The profiles that can be named, each read once."""
-
-    folder: Path | None
-    read: dict[str, _Loaded | None] = field(default_factory=dict)
-
-    def find(self, name: str) -> _Loaded | None:
-        if name not in self.read:
-            found = next((f for folder in _folders(self.folder) if (f := folder / f"{name}.yaml").is_file()), None)
-            self.read[name] = _read_profile(found, str(found), name) if found else None
-        return self.read[name]
-
-
-def _folders(profiles_dir: Path | None) -> list[Traversable]:
-    return [*([profiles_dir] if profiles_dir else []), resources.files(PACKAGE)]
-
-
-def _names(folder: Traversable) -> Iterator[str]:
-    if folder.is_dir():
-        yield from (f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
-
-
-def _open(path: Traversable, shown: str) -> Document:
-    try:
-        return read_document(path.read_bytes(), shown)
-    except OSError as error:
-        return Document(shown, None, {}, (Fault(shown, 1, "(file)", "a file that can be read", error.strerror or ""),))
-
-
-def _read_profile(path: Traversable, shown: str, name: str | None) -> _Loaded:
-    return _make_profile(_open(path, shown), name)
-
-
-def _make_profile(document: Document, name: str | None) -> _Loaded:
-    if not isinstance(document.data, dict):
-        return _Loaded(None, {}, document.faults or (document.fault((), "a mapping", shown(document.data)),))
-    profile, faults = validate(Profile, document.data, document)
-    faults += problem_faults(profile_problems(document.data), document)
-    if name is not None and isinstance(own := document.data.get("profile"), str) and own != name:
-        faults.append(document.fault(("profile",), f"{shown(name)}, as the file is called", shown(own)))
-    merged = _once(document, faults)
-    return _Loaded(None if merged else profile, document.data, merged)
-
-
-def _once(document: Document, faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    """The document's own faults, then the others, each once; a place whose YAML is wrong is not blamed again."""
-    blamed = {fault.key for fault in document.faults}
-    more = dict.fromkeys(f for f in faults if f.key not in blamed)
-    return tuple(sorted((*document.faults, *more), key=lambda f: (f.line, f.key)))
-
-
-def _read_plant(path: Path, shelf: _Shelf) -> tuple[Plant | None, tuple[Fault, ...]]:
-    return _make_plant(_open(path, str(path)), shelf)
-
-
-def _make_plant(document: Document, shelf: _Shelf) -> tuple[Plant | None, tuple[Fault, ...]]:
+def _make_plant(document: Document, shelf: Shelf) -> tuple[Plant | None, tuple[Fault, ...]]:
     if not isinstance(document.data, dict):
         return None, document.faults or (document.fault((), "a mapping", shown(document.data)),)
     file, faults = validate(PlantFile, document.data, document)
@@ -147,7 +79,7 @@ def _make_plant(document: Document, shelf: _Shelf) -> tuple[Plant | None, tuple[
         elsewhere += found.elsewhere
         if found.profile is not None:
             profiles[i] = found.profile
-    merged = (*_once(document, faults), *dict.fromkeys(elsewhere))
+    merged = (*once(document, faults), *dict.fromkeys(elsewhere))
     if file is None or merged:
         return None, merged
     return _assemble(file, profiles), ()
@@ -162,7 +94,7 @@ class _Fitted:
     elsewhere: Sequence[Fault] = ()
 
 
-def _fit(document: Document, i: str, entry: Raw, shelf: _Shelf) -> _Fitted:
+def _fit(document: Document, i: str, entry: Raw, shelf: Shelf) -> _Fitted:
     here, name = ("equipment", i), entry.get("profile")
     loaded = shelf.find(name) if isinstance(name, str) else None
     if loaded is None:
@@ -172,13 +104,15 @@ def _fit(document: Document, i: str, entry: Raw, shelf: _Shelf) -> _Fitted:
         return _Fitted(None, [document.fault((*here, "profile"), expected, shown(name))])
     if loaded.profile is None:
         return _Fitted(None, (), loaded.faults)
-    faults = list(_unknown_overrides(document, here, entry, loaded.profile))
     profile: Profile | None = loaded.profile
-    if not faults and (entry.get("points") or entry.get("conditions")):
-        profile, faults = _override(document, here, entry, loaded)
-    if profile is not None and not faults:
+    unknown = list(_unknown_overrides(document, here, entry, loaded.profile))
+    points, conditions = _known(entry, loaded.profile)
+    faults: list[Fault] = []
+    if points or conditions:
+        profile, faults = shelf.override(loaded, points, conditions, document.below(here))
+    if profile is not None:
         faults += _unreadable(document, here, entry, profile)
-    return _Fitted(profile, faults)
+    return _Fitted(profile, [*unknown, *faults])
 
 
 def _unknown_overrides(document: Document, here: KeyPath, entry: Raw, profile: Profile) -> Iterator[Fault]:
@@ -198,17 +132,15 @@ def _unknown_overrides(document: Document, here: KeyPath, entry: Raw, profile: P
             yield document.fault((*here, "conditions", name), expected, shown(name))
 
 
-def _override(document: Document, here: KeyPath, entry: Raw, loaded: _Loaded) -> tuple[Profile | None, list[Fault]]:
-    """The profile with the overrides of the entry; what is wrong with the result is a fault of the plant's line."""
-    points, conditions = (
-        {name: item for name, item in mapping(entry, key).items() if isinstance(item, Mapping) or key == "conditions"}
-        for key in ("points", "conditions")
-    )
-    merged = merge_overrides(loaded.raw, points, conditions)
-    inside = document.below(here)
-    profile, faults = validate(Profile, merged, inside)
-    faults += problem_faults(profile_problems(merged), inside)
-    return (None if faults else profile), faults
+def _known(entry: Raw, profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The overrides of points and conditions that the profile has, as far as they are mappings (or null)."""
+    points = {}
+    for name, item in mappings(entry, "points"):
+        if (point := profile.points.get(name)) is not None:
+            alarms = {key: alarm for key, alarm in mapping(item, "alarms").items() if key in point.alarms}
+            points[name] = {**item, "alarms": alarms} if isinstance(item.get("alarms"), Mapping) else dict(item)
+    overrides = mapping(entry, "conditions").items()
+    return points, {name: item for name, item in overrides if name in profile.conditions}
 
 
 def _unreadable(document: Document, here: KeyPath, entry: Raw, profile: Profile) -> Iterator[Fault]:
