@@ -1,5 +1,4 @@
-"""A plausible database for looking at the console and for its tests: written by SQL, as the owner.
-"""
+"""A plausible database for looking at the console and for its tests: written by SQL, as the owner."""
 
 from __future__ import annotations
 
@@ -239,7 +238,11 @@ class Seed:
             return round(78 + 3 * math.sin(phase) + 21 * rise + self.random.random(), 1)
         limits = [alarm.limit for alarm in said.alarms.values()]
         low = said.range.low if math.isfinite(said.range.low) else 0.0
-        high = min([said.range.high if math.isfinite(said.range.high) else low + 100, *(x for x in limits if x > low)])
+        high = min(
+            [said.range.high if math.isfinite(said.range.high) else low + 100, *(x for x in limits if x > max(low, 0))]
+        )
+        if low < 0 < high:
+            return round(0.01 * (high - low) * math.sin(phase), 2)
         return round(low + (high - low) * (0.45 + 0.12 * math.sin(phase) + 0.04 * self.random.random()), 2)
 
     def events(self, equipment: str) -> None:

@@ -1,7 +1,7 @@
 // One alarm as a card, and the dialog that acknowledges it.
 import { html, useEffect, useRef, useState, shared } from './ui.js';
 import { newKey, request } from './api.js';
-import { pick, t } from './i18n.js';
+import { known, pick, t } from './i18n.js';
 import { number } from './format.js';
 import { Moment, Party, PriorityBadge, StateBadge } from './parts.js';
 
@@ -21,7 +21,7 @@ export const newer = (known, heard) => (known && known.revision > heard.revision
 function evidence(alarm) {
   return Object.entries(alarm.evidence)
     .filter(([, value]) => ['number', 'string', 'boolean'].includes(typeof value))
-    .map(([name, value]) => `${name.replaceAll('_', ' ')} ${typeof value === 'number' ? number(value) : value}`)
+    .map(([name, value]) => `${known(`evidence.${name}`, name.replaceAll('_', ' '))} ${typeof value === 'number' ? number(value) : value}`)
     .join(' · ');
 }
 

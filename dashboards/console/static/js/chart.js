@@ -94,6 +94,7 @@ export function drawChart(box, { onCursor }) {
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
       ctx.fillStyle = colour('--text');
+      ctx.textAlign = 'left';
       ctx.textBaseline = limit.condition === 'below' ? 'top' : 'bottom';
       ctx.fillText(`${priority(limit.priority)} ${number(limit.limit)}`, bbox.left + 6 * scale, y + (limit.condition === 'below' ? 3 : -3) * scale);
     }

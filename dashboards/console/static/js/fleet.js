@@ -40,7 +40,7 @@ export const byPoint = (items) => new Map(items.map((item) => [`${item.equipment
 function Tile({ unit }) {
   const worst = unit.alarms.worst;
   const more = unit.alarms.active - 1;
-  const mood = worst ? `a-${worst.priority}` : isIll(unit) ? 'a-ill' : '';
+  const mood = worst ? `loud a-${worst.priority}` : isIll(unit) ? 'loud a-ill' : '';
   const calls = needsSomebody(unit) ? unit.maintainer : null;
   return html`<article class="tile ${mood}" data-unit=${unit.id}>
     <header><h3><a href="#/unit/${unit.id}" aria-label=${t('fleet.open', { name: pick(unit.name) })}>${pick(unit.name)}</a></h3>
@@ -65,7 +65,7 @@ function Numbers() {
     <div><dt>${t('sum.equipment')}</dt><dd>${sum.equipment}</dd></div>
     <div><dt>${t('sum.online')}</dt><dd>${sum.connections.online}</dd></div>
     <div class=${away ? 'ill' : ''}><dt>${t('sum.notonline')}</dt><dd>${away}</dd></div>
-    <div class=${active ? 'active' : ''}><dt>${t('sum.alarms')}</dt><dd>${active}${words ? html` <span class="words">${words}</span>` : null}</dd></div>
+    <div class="wide ${active ? 'active' : ''}"><dt>${t('sum.alarms')}</dt><dd>${active}${words ? html` <span class="words">${words}</span>` : null}</dd></div>
     <div class=${sum.unacknowledged ? 'active' : ''}><dt>${t('sum.unacknowledged')}</dt><dd>${sum.unacknowledged}</dd></div>
   </dl>`;
 }

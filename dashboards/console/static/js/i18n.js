@@ -28,7 +28,8 @@ function say() {
 
 /** The text of a key, with {names} filled in. */
 export function t(key, values = {}) {
-  const text = tables[lang.value][key] ?? key;
+  const table = tables[lang.value];
+  const text = (values.count === 1 ? table[`${key}.one`] : undefined) ?? table[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
