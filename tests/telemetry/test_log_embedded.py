@@ -300,8 +300,12 @@ def test_a_user_without_a_password_is_said_so(tmp_path: Path) -> None:
         open_log(Settings(log="kafka://a:1", log_user="u", log_password_file=tmp_path / "no", state_dir=tmp_path))
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_an_open_log_leaves_no_file_descriptor_behind(log: EmbeddedLog) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files()
     for _ in range(3):
         producer = await log.producer()
         reader = await log.reader("g", [TELEMETRY], Owner())
@@ -309,5 +313,5 @@ async def test_an_open_log_leaves_no_file_descriptor_behind(log: EmbeddedLog) ->
         await read_count(reader, 1)
         await reader.close()
         await producer.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert open_files() <= before
     assert not list(log.directory.glob("*-wal"))
