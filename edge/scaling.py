@@ -1,4 +1,4 @@
-"""Scale and offset without a rounding that the device did not make: 123 × 0.1 is 12.3, not 12.300000000000001.
+"""Scale and offset without a rounding that the device did not make: 3 × 0.1 is 0.3, not 0.30000000000000004.
 
 A profile's 0.1 means one tenth, which no double holds. So scale and offset are taken as the decimal fractions that
 they are written as, and value = (raw · mul + add) / div with whole mul, add, div: for whole raw values the numerator is

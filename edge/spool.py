@@ -15,7 +15,6 @@ This module is synchronous and belongs to one thread (edge.journal). Crashes are
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import zlib
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.ledger import Increment, Increments, add
-from telemetry.errors import StateLocked
+from edge.spool_file import lock, open_file
 from telemetry.messages import DroppedRange, Kind, Ledger, LedgerEntry
 from telemetry.wire import Encoded, Identity, encode_dropped, encode_ledger
 
@@ -37,8 +36,6 @@ SLACK: Final = 64
 ENTRIES_MAX: Final = 5_000
 """Ledger entries or dropped ranges in one record: keeps it below any log's record size."""
 ASIDE_MAX: Final = 1_000
-CHECKED_BYTES: Final = 256 << 20
-"""A file up to this size is checked whole at opening."""
 
 _SAMPLES, _EVENTS, _CONTROL = 0, 1, 2
 _CLASSES: Final = {
@@ -50,23 +47,6 @@ _CLASSES: Final = {
     Kind.DROPPED: _CONTROL,
 }
 _SIGN: Final = 1 << 63
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS record (
-    position INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL,
-    count INTEGER NOT NULL, crc INTEGER NOT NULL, class INTEGER NOT NULL, value BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS record_class ON record (class, position);
-CREATE TABLE IF NOT EXISTS epoch (epoch INTEGER PRIMARY KEY, last INTEGER NOT NULL, published INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS ledger (
-    epoch INTEGER NOT NULL, equipment TEXT NOT NULL, hour_us INTEGER NOT NULL, samples INTEGER NOT NULL,
-    checksum INTEGER NOT NULL, PRIMARY KEY (epoch, equipment, hour_us)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dropped (
-    epoch INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, samples INTEGER NOT NULL,
-    PRIMARY KEY (epoch, first)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS aside (
-    position INTEGER PRIMARY KEY, epoch INTEGER, seq INTEGER, kind TEXT, count INTEGER, crc INTEGER, value BLOB,
-    reason TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +76,10 @@ class Spool:
     ) -> None:
         self.edge, self.epoch, self.max_bytes = edge, epoch, max_bytes
         self.counts = Counts()
-        self.lost_file: Path | None = None
-        """Where an unreadable spool file was moved to at opening."""
         self._at = at
-        self._lock = _lock(path.with_suffix(".lock"))
+        self._lock = lock(path.with_suffix(".lock"))
         try:
-            self._db = self._open(path)
+            self._db, self.lost_file = open_file(path, aside=f"unreadable-{epoch:016x}")
         except BaseException:
             os.close(self._lock)
             raise
@@ -111,6 +89,9 @@ class Spool:
         self._pending: dict[tuple[str, int], Increment] = {}
         row = self._db.execute("SELECT coalesce(sum(length(value)), 0) + count(*) * ? FROM record", (OVERHEAD,))
         self.bytes = int(row.fetchone()[0])
+        if self.bytes > self.max_bytes:  # It was opened with a larger bound before.
+            with self._transaction():
+                self._bound()
 
     def close(self) -> None:
         """Closes the file; what was journaled stays."""
@@ -134,8 +115,7 @@ class Spool:
             self._count(increments)
             if state:
                 self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", state.items())
-            if self.bytes > self.max_bytes:
-                self._drop()
+            self._bound()
         return identities
 
     def publish(self, *, force: bool = False) -> int:
@@ -150,6 +130,7 @@ class Spool:
                 made += self._publish_dropped()
             if force or Kind.LEDGER not in waiting:
                 made += self._publish_ledger()
+            self._bound()
         return made
 
     def state(self) -> dict[str, str]:
@@ -269,7 +250,9 @@ class Spool:
             self._db.execute("DELETE FROM record WHERE position <= ?", (self._acknowledged,))
             self.bytes -= freed
 
-    def _drop(self) -> None:
+    def _bound(self) -> None:
+        if self.bytes <= self.max_bytes:
+            return
         excess = self.bytes - self.max_bytes + self.max_bytes // SLACK
         for wanted in (_SAMPLES, _EVENTS):
             rows = self._db.execute(
@@ -321,8 +304,9 @@ class Spool:
 
     def _publish_ledger(self) -> int:
         epochs = self._db.execute(
-            "SELECT epoch, last, published FROM epoch WHERE epoch = ? OR epoch IN (SELECT epoch FROM ledger)",
-            (self.epoch,),
+            "SELECT epoch, last, published FROM epoch WHERE epoch = ? OR epoch IN (SELECT epoch FROM ledger)"
+            " ORDER BY epoch = ?",
+            (self.epoch, self.epoch),
         ).fetchall()
         made = 0
         for epoch, last, published in epochs:
@@ -342,52 +326,6 @@ class Spool:
         self._db.execute("DELETE FROM epoch WHERE epoch <> ?", (self.epoch,))
         self._pending.clear()
         return made
-
-    # ---- opening
-
-    def _open(self, path: Path) -> sqlite3.Connection:
-        """Opens or makes the file; one that cannot be read is moved aside, never fatal, and `lost_file` says where."""
-        try:
-            return _connect(path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            self.lost_file = path.with_suffix(f".unreadable-{self.epoch:016x}")
-            path.rename(self.lost_file)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            return _connect(path)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA journal_size_limit = 16777216")
-        if (
-            path.stat().st_size <= CHECKED_BYTES
-            and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok"
-        ):
-            raise sqlite3.DatabaseError(found)
-        db.executescript(_SCHEMA)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _lock(path: Path) -> int:
-    """Takes the lock file of a spool. Raises StateLocked when another process has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise StateLocked(
-            f"{path}: expected a spool of this process's own, found another edge agent using it"
-        ) from None
-    return handle
 
 
 def _fields(counts: Counts) -> dict[str, int]:
