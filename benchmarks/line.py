@@ -44,10 +44,8 @@ def profile() -> str:
 
 def plant(ports: list[int], devices: int) -> str:
     """`devices` units over the servers."""
-    lines = [
-        f'  - {{id: unit-{i}, profile: bench, address: "modbus+tcp://127.0.0.1:{ports[i % len(ports)]}/{i // len(ports) + 1}"}}'
-        for i in range(devices)
-    ]
+    addresses = [f"127.0.0.1:{ports[i % len(ports)]}/{i // len(ports) + 1}" for i in range(devices)]
+    lines = [f'  - {{id: unit-{i}, profile: bench, address: "modbus+tcp://{a}"}}' for i, a in enumerate(addresses)]
     return "site: {id: bench, name: {zh: 测试, en: Bench}}\nequipment:\n" + "\n".join(lines) + "\n"
 
 

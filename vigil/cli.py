@@ -118,9 +118,8 @@ def check(plants: tuple[Path, ...], profiles_dir: Path | None) -> None:
 def probe(address: str, profile: str, as_json: bool) -> int:
     """Reads one device once: point, raw words, value, unit, quality."""
     from edge.probe import probe as probe_device
-    from telemetry.files import load_profile
-
     from telemetry import quality
+    from telemetry.files import load_profile
 
     settings = load_settings()
     rows = asyncio.run(probe_device(address, load_profile(profile, profiles_dir=settings.profiles_dir)))
