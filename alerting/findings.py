@@ -17,7 +17,7 @@ from telemetry.errors import RecordError
 from telemetry.log.protocol import InRecord
 from telemetry.messages import Finding, Kind
 from telemetry.names import is_name
-from telemetry.position import identity_of
+from telemetry.position import MAX_NAME, identity_of
 from telemetry.wire import Identity, check_crc, decode_findings, encode_findings, read_envelope
 
 MAX_TIME_US: Final = 4_102_444_800_000_000
@@ -76,8 +76,8 @@ def _sorted_out(record: InRecord, identity: Identity, findings: Sequence[Finding
 def fault(finding: Finding) -> str | None:
     """What is wrong with a finding, or None. Types are checked, too: JSON may hold anything."""
     for name, is_good, expected in (
-        ("equipment", lambda v: isinstance(v, str) and is_name(v), "a name of [a-z0-9_.-]+"),
-        ("point", lambda v: isinstance(v, str) and (not v or is_name(v)), "empty or a name of [a-z0-9_.-]+"),
+        ("equipment", _is_name, "a name of [a-z0-9_.-]+"),
+        ("point", lambda v: v == "" or _is_name(v), "empty or a name of [a-z0-9_.-]+"),
         ("detector", _is_label, f"1 to {MAX_DETECTOR} printable characters"),
         ("raised", lambda v: isinstance(v, bool), "true or false"),
         ("late", lambda v: isinstance(v, bool), "true or false"),
@@ -90,6 +90,10 @@ def fault(finding: Finding) -> str | None:
         if not is_good(value):
             return f"{name}: expected {expected}, found {str(value)[:100]!r}"
     return None
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_NAME and is_name(value)
 
 
 def _is_label(value: object) -> bool:

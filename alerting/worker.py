@@ -86,7 +86,7 @@ class FindingsWorker:
         readings = [read(r) for r in records]
         try:
             await self._flush(connection, places, readings)
-        except psycopg.DataError as error:
+        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
             if len(records) > 1:
                 for record in records:
                     await self._take(connection, places, [record])

@@ -43,6 +43,7 @@ log = structlog.get_logger()
 Connection = psycopg.AsyncConnection[Any]
 
 MAX_INT8: Final = 2**63 - 1
+MAX_NAME: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,12 @@ def identity_of(record: InRecord) -> Identity | None:
         identity = read_envelope(record.headers).identity
     except RecordError:
         return None
-    fits = is_name(identity.edge) and 0 <= identity.epoch <= MAX_INT8 and 0 <= identity.seq < MAX_INT8
+    fits = (
+        is_name(identity.edge)
+        and len(identity.edge) <= MAX_NAME
+        and 0 <= identity.epoch <= MAX_INT8
+        and 0 <= identity.seq < MAX_INT8
+    )
     return identity if fits else None
 
 

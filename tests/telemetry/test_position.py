@@ -280,6 +280,7 @@ async def test_a_missing_record_before_the_place_is_named() -> None:
     [
         ("no seq", {"seq": b"x"}),
         ("a name that is none", {"edge": b"a b\0"}),
+        ("a name too long for an index", {"edge": b"a" * 65}),
         ("a negative seq", {"seq": b"-1"}),
         ("more than 63 bits", {"epoch": b"f" * 16}),
     ],
