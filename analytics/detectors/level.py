@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from telemetry.messages import Finding
 Float64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
+LARGEST: Final = 1e150
+"""A reading beyond this is no reading: its square would not be a number."""
 _STATE = tuple(f.name for f in fields(LevelState))
 
 
@@ -67,7 +69,7 @@ class Levels:
         row, level = row[order], level[order]
         symbol = np.full(len(row), UNKNOWN, np.int8)
         values = np.full((len(row), 4), np.nan)
-        known = readings.known[row] & np.isfinite(readings.value[row])
+        known = readings.known[row] & (np.abs(readings.value[row]) < LARGEST)
         good = np.nonzero(known)[0]
         for round_ in rounds(firsts(level[good])):
             at = good[round_]

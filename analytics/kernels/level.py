@@ -3,7 +3,8 @@
 Per signal, for a reading x that comes dt seconds after the last (weights of irregular sampling: 1 − exp(−dt / τ)):
 
     r       = x − base                                        innovation
-    fast   += w_fast · (base + clip(r, ±6 s) − fast)          one glitch moves it by a bounded step
+    fast   += w_fast · (base + clip(r, ±c) − fast)            c = max(6 s, 2 · threshold · spread): bounded, and
+                                                              never too tight for the threshold to be reached
     d       = fast − base
     spread  = max(√E[d²], 0.65 · s · √(w_fast / (2 − w_fast)), min_spread)
     z       = d / spread                                      judged before anything is learned
@@ -88,15 +89,17 @@ def level_step(value: Float64, dt_s: Float64, state: LevelState, rule: LevelRule
     base = np.where(new, value, state.base)
     fast = np.where(new, value, state.fast)
     dt = np.minimum(dt_s, LONGEST_STEP * rule.slow_s)
-    spread_of_readings = np.maximum(np.sqrt(state.variance), np.maximum(rule.min_spread, TINY * np.abs(base)) + TINY)
+    floor = np.maximum(rule.min_spread, TINY * np.abs(base)) + TINY
+    spread_of_readings = np.maximum(np.sqrt(state.variance), floor)
+    wander = np.maximum(np.sqrt(state.deviation), floor)
+    bound = np.maximum(CLIP_FAST * spread_of_readings, 2.0 * rule.threshold * wander)
     w_fast = -np.expm1(-dt_s / rule.fast_s)
     r = value - base
     free = state.count < FREE
-    fast = fast + w_fast * (base + _clip(r, CLIP_FAST * spread_of_readings, free) - fast)
+    fast = fast + w_fast * (base + _clip(r, bound, free) - fast)
     d = fast - base
     noise = NOISE_SHARE * np.sqrt(state.variance * w_fast / (2.0 - w_fast))
-    floor = np.maximum(rule.min_spread, TINY * np.abs(base)) + TINY
-    spread = np.maximum(np.sqrt(state.deviation), np.maximum(noise, floor))
+    spread = np.maximum(wander, noise)
     ready = (state.age_s >= rule.warmup_s) & (state.count >= MIN_COUNT)
     z = np.where(ready, d / spread, 0.0)
     hot = np.abs(z) > rule.threshold
@@ -104,7 +107,7 @@ def level_step(value: Float64, dt_s: Float64, state: LevelState, rule: LevelRule
     weight = np.where(hot, 0.0, weight)
     step = _clip(r, CLIP_SLOW * spread_of_readings, free)
     small = _clip(d, CLIP_SLOW * spread, free)
-    hot_s = np.where(hot, state.hot_s + dt_s, 0.0)
+    hot_s = np.where(hot, state.hot_s + dt, 0.0)
     again = hot_s > RELEARN * rule.slow_s
     after = LevelState(
         np.where(again, 0, state.count + 1),

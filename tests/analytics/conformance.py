@@ -146,18 +146,10 @@ class DetectorConformance:
 
     def test_bad_and_nan_readings_raise_nothing(self) -> None:
         calm, mild, strong = self.anomalous()
-        for spoil in (
-            lambda r: Row(r.signal, r.time_us, r.value, False),
-            lambda r: Row(r.signal, r.time_us, float("nan")),
-        ):
-            detector = self.make()
-            stream: list[Item] = [
-                *calm,
-                [spoil(r) for r in mild],
-                [spoil(r) for r in strong],
-                strong[-1].time_us + 60 * S,
-            ]
-            assert [f for f in drive(detector, stream, self.equipment) if f.raised] == []
+        for value, known in ((None, False), (float("nan"), True)):
+            spoiled = [Row(r.signal, r.time_us, r.value if value is None else value, known) for r in (*mild, *strong)]
+            stream: list[Item] = [*calm, spoiled, strong[-1].time_us + 60 * S]
+            assert [f for f in drive(self.make(), stream, self.equipment) if f.raised] == []
 
     def test_a_constant_signal_and_a_long_gap_raise_nothing(self) -> None:
         calm = [item for item in self.anomalous()[0] if not isinstance(item, int)]

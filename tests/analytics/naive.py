@@ -134,7 +134,8 @@ class NaiveLevel:
         w_fast = 1 - math.exp(-dt / self.fast_s)
         r = x - self.base
         free = self.count < 8
-        self.fast += w_fast * (self.base + (r if free else min(max(r, -6 * s), 6 * s)) - self.fast)
+        bound = max(6 * s, 2 * self.threshold * max(math.sqrt(self.deviation), floor))
+        self.fast += w_fast * (self.base + (r if free else min(max(r, -bound), bound)) - self.fast)
         d = self.fast - self.base
         noise = 0.65 * math.sqrt(self.variance * w_fast / (2 - w_fast))
         spread = max(math.sqrt(self.deviation), noise, floor)
@@ -153,7 +154,7 @@ class NaiveLevel:
             self.deviation += w * (small * small - self.deviation)
             self.age += capped
         self.count += 1
-        self.hot = self.hot + dt if hot else 0.0
+        self.hot = self.hot + capped if hot else 0.0
         if self.hot > 4 * self.slow_s:
             self.count, self.age, self.variance, self.deviation, self.hot = 0, 0.0, 0.0, 0.0, 0.0
         return z
