@@ -2,4 +2,12 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.fixtures.parts", "tests.fixtures.mosquitto", "tests.fixtures.kafka", "tests.fixtures.store", "tests.fixtures.receiver"]
+pytest_plugins = [
+    "tests.fixtures.parts",
+    "tests.fixtures.mosquitto",
+    "tests.fixtures.broker",
+    "tests.fixtures.kafka",
+    "tests.fixtures.store",
+    "tests.fixtures.receiver",
+    "tests.fixtures.browser",
+]

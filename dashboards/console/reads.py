@@ -15,17 +15,15 @@ from dashboards.console.store import Row, Store
 from telemetry.messages import TEXT_SCHEME
 
 SILENT_AFTER_S: Final = 30
-"""Neither the edge nor the unit was heard for so long: whatever it said last no longer counts."""
+"""Nothing of the unit's edge reached the store for so long (ingest itself may be down): what was said no longer counts."""
 KEY_POINTS: Final = 4
 MAX_ACTIVE: Final = 2000
 
 _EQUIPMENT: Final[LiteralString] = """
-SELECT e.*, greatest(e.heard, d.heartbeat) AS last_heard,
-       CASE WHEN e.online IS NULL THEN 'unknown' WHEN NOT e.online THEN 'offline'
-            WHEN greatest(e.heard, d.heartbeat) < %(now)s - make_interval(secs => %(silent_s)s) THEN 'silent'
-            ELSE 'online' END AS connection
-FROM public.equipment e LEFT JOIN public.edges d ON d.edge = e.edge
-WHERE e.retired_at IS NULL
+SELECT e.*, CASE WHEN e.online IS NULL THEN 'unknown' WHEN NOT e.online THEN 'offline'
+                 WHEN e.heard < %(now)s - make_interval(secs => %(silent_s)s) THEN 'silent'
+                 ELSE 'online' END AS connection
+FROM public.equipment e WHERE e.retired_at IS NULL
 """
 
 _SUBAREAS: Final[LiteralString] = """(

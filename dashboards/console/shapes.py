@@ -16,7 +16,7 @@ PRIORITIES: Final = ("critical", "high", "medium", "low")
 
 def since_of(row: Row) -> datetime | None:
     """Since when the unit's connection state holds; of a silent one, when it was last heard."""
-    since: datetime | None = row["last_heard"] if row["connection"] == "silent" else row["online_since"]
+    since: datetime | None = row["heard"] if row["connection"] == "silent" else row["online_since"]
     return since
 
 

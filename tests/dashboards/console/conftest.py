@@ -1,0 +1,202 @@
+"""A console that runs as its service does, on a seeded store, in a thread with a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psycopg
+import pytest
+
+from dashboards.console.service import bind, check, serve
+from telemetry.service import Health
+from telemetry.settings import Settings
+from tests.dashboards.console.seed import Seed, utc_now
+from tests.fixtures.store import StoreServer, fresh_database
+
+WITHIN_S: Final = 10.0
+
+
+def until(what: Callable[[], Any], *, within_s: float = WITHIN_S) -> Any:
+    """The first true answer of `what`; fails after a time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = what()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s} s: {found!r}")
+        time.sleep(0.02)
+
+
+@dataclass(slots=True)
+class RunningConsole:
+    """A console that listens on a free port of loopback."""
+
+    settings: Settings
+    url: str
+    health: Health
+    store_url: str
+    _loop: asyncio.AbstractEventLoop | None = None
+    _stop: asyncio.Event | None = None
+    _thread: threading.Thread | None = None
+    errors: list[BaseException] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Serves in a thread, on the port of before."""
+        sock = bind(self.url.removeprefix("http://"))
+        ready = threading.Event()
+
+        async def main() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            ready.set()
+            await serve(self.settings, self._stop, self.health, sock=sock)
+
+        def work() -> None:
+            try:
+                asyncio.run(main())
+            except BaseException as error:  # told by the test that stops it
+                self.errors.append(error)
+            finally:
+                sock.close()
+
+        self._thread = threading.Thread(target=work, name="console")
+        self._thread.start()
+        ready.wait(5)
+
+    def stop(self) -> float:
+        """Stops it as SIGTERM does. Returns the seconds that took."""
+        started = time.monotonic()
+        if self._thread is not None and self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(10)
+            assert not self._thread.is_alive()
+            self._thread = None
+        assert not self.errors
+        return time.monotonic() - started
+
+    def client(self, **more: Any) -> httpx.Client:
+        """A client of it."""
+        return httpx.Client(base_url=self.url, timeout=10, **more)
+
+    @contextmanager
+    def database(self) -> Iterator[Seed]:
+        """Writes as the owner, at this moment; each statement committed."""
+        with psycopg.connect(self.store_url, autocommit=True) as connection:
+            yield Seed(connection, now=utc_now())
+
+
+@contextmanager
+def running_console(store_url: str, state: Path, *, wait: bool = True, **more: Any) -> Iterator[RunningConsole]:
+    """A console on this database."""
+    with bind("127.0.0.1:0") as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    settings = Settings(store=store_url, state_dir=state, listen=address, lang="en", **more)
+    check(settings)
+    console = RunningConsole(settings, f"http://{address}", Health("console"), store_url)
+    console.start()
+    try:
+        if wait:
+            until(lambda: not console.health.waiting_for)
+        yield console
+    finally:
+        console.stop()
+
+
+@pytest.fixture(scope="module")
+def console(plain_server: StoreServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningConsole]:
+    """A console on a seeded store, shared by a module."""
+    with fresh_database(plain_server.url) as url:
+        with psycopg.connect(url) as connection:
+            Seed(connection, now=utc_now()).fill(minutes=10)
+        with running_console(url, tmp_path_factory.mktemp("console")) as running:
+            yield running
+
+
+@pytest.fixture
+def api(console: RunningConsole) -> Iterator[httpx.Client]:
+    """A client of the shared console."""
+    with console.client() as client:
+        yield client
+
+
+class Alerting:
+    """Handles command rows as alerting does, in a thread: the console may not change an alarm itself."""
+
+    def __init__(self, store_url: str) -> None:
+        self._store_url = store_url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="alerting")
+        self.handled: list[str] = []
+
+    def __enter__(self) -> Alerting:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _work(self) -> None:
+        with psycopg.connect(self._store_url, autocommit=True) as connection:
+            connection.execute("LISTEN vigil_command")
+            while not self._stop.is_set():
+                self._handle(connection)
+                list(connection.notifies(timeout=0.1, stop_after=1))
+
+    def _handle(self, connection: psycopg.Connection[Any]) -> None:
+        seed = Seed(connection, now=utc_now())
+        for key, alarm, by, note in connection.execute(
+            "SELECT command_id, alarm_id, by, note FROM alarm.command WHERE outcome IS NULL ORDER BY requested_at"
+        ).fetchall():
+            with connection.transaction():
+                row = connection.execute("SELECT state FROM alarm.alarm WHERE alarm_id = %s", (alarm,)).fetchone()
+                outcome = "unknown_alarm" if row is None else "already_acknowledged"
+                if row and row[0] == "unacknowledged":
+                    outcome = "done"
+                    seed.acknowledged(alarm, by=by, note=note)
+                connection.execute(
+                    "UPDATE alarm.command SET outcome = %s, handled_at = now() WHERE command_id = %s", (outcome, key)
+                )
+            self.handled.append(key)
+
+
+@pytest.fixture
+def alerting(console: RunningConsole) -> Iterator[Alerting]:
+    """Somebody who handles commands."""
+    with Alerting(console.store_url) as running:
+        yield running
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One message of the stream."""
+
+    kind: str
+    id: str
+    content: dict[str, Any]
+
+
+def told(response: httpx.Response) -> Iterator[Told]:
+    """The messages of a stream, as they come."""
+    kind = message_id = data = ""
+    for line in response.iter_lines():
+        name, _, value = line.partition(": ")
+        match name:
+            case "event":
+                kind = value
+            case "id":
+                message_id = value
+            case "data":
+                data += value
+            case "" if kind:
+                yield Told(kind, message_id, json.loads(data))
+                kind = message_id = data = ""
