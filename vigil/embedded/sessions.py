@@ -31,6 +31,7 @@ WINDOW: Final = 500
 """Messages sent and not yet acknowledged, at most, per session."""
 BROADCAST_QUEUE: Final = 10_000
 DELIVERY_QUEUE: Final = 1_000
+ABORT_WITHIN_S: Final = 0.5
 KEEP_ALIVE_FACTOR: Final = 1.5
 """MQTT 3.1.1, 3.1.2.10: silent for longer than this times the keep-alive, a client is disconnected."""
 _OUTBOX: Final = "vigil.outbox"
@@ -144,15 +145,27 @@ class DurableBroker(Broker):  # type: ignore[misc]
         super().__init__(config)
         self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(BROADCAST_QUEUE)
         self._subscriptions = _Subscriptions()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
 
     async def stream_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
     ) -> None:
         """Serves one connection and closes it however it ends."""
+        self._open[writer] = asyncio.current_task()
         try:
             await super().stream_connected(reader, writer, listener_name)
         finally:
+            del self._open[writer]
             writer.close()
+
+    async def _shutdown_broadcast_loop(self) -> None:
+        """Called between the end of the sessions and that of the listeners: ends what is still connected."""
+        await super()._shutdown_broadcast_loop()
+        serving = [task for task in self._open.values() if task is not None]
+        for writer in list(self._open):
+            writer.transport.abort()
+        if serving:
+            await asyncio.wait(serving, timeout=ABORT_WITHIN_S)
 
     async def _initialize_client_session(self, *args: Any, **kwargs: Any) -> tuple[DurableHandler, Any]:
         _, session = await super()._initialize_client_session(*args, **kwargs)
