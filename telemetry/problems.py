@@ -57,6 +57,7 @@ def profile_problems(profile: Raw) -> Iterator[Problem]:
         for key in ("all", "unless"):
             yield from _prefixed(("conditions", name), _term_problems(condition, key, points))
     yield from _code_point_problems(profile, points)
+    yield from _topic_problems(profile, points)
 
 
 def alarm_problems(point: Raw) -> Iterator[Problem]:
@@ -112,6 +113,24 @@ def _code_point_problems(profile: Raw, points: Raw) -> Iterator[Problem]:
     for i, code_point in items(profile, "code_points"):
         yield from _known(("code_points", i, "point"), code_point.get("point"), points, "point")
         yield from _known(("code_points", i, "scheme"), code_point.get("scheme"), schemes, "scheme")
+
+
+def _topic_problems(profile: Raw, points: Raw) -> Iterator[Problem]:
+    """Topics that no device can publish to, and topics of events or of the last will that carry points as well."""
+    places = [(name, mapping(point, "mqtt").get("topic", "state")) for name, point in points.items() if "mqtt" in point]
+    for name, topic in places:
+        if isinstance(topic, str) and (not topic.strip("/") or set(topic) & set("#+")):
+            yield Problem(
+                ("points", name, "mqtt", "topic"), "a topic without wildcards, below the prefix", shown(topic)
+            )
+    taken = {topic: f"the topic of point {name}" for name, topic in places if isinstance(topic, str)}
+    device = mapping(profile, "mqtt")
+    for key, default in (("event_topic", "event"), ("online_topic", None)):
+        topic = device.get(key, default)
+        if isinstance(topic, str) and topic in taken:
+            yield Problem(("mqtt", key), "a topic of its own", f"{topic}, {taken[topic]} too")
+        elif isinstance(topic, str):
+            taken[topic] = f"the {key}"
 
 
 def _known(path: Path, name: Any, known: Raw, what: str) -> Iterator[Problem]:

@@ -114,8 +114,9 @@ def test_an_override_needs_no_more_than_what_it_changes(plant: Draft202012Valida
     assert faults(plant, data) == []
 
 
-@pytest.mark.parametrize("path", sorted(BAD.glob("profile-*.yaml")), ids=lambda path: path.stem)
-def test_what_types_and_keys_show_is_refused_by_the_schema_too(path: Path, profile: Draft202012Validator) -> None:
+@pytest.mark.parametrize("name", ["profile-types", "profile-references", "profile-registers", "profile-contradictions"])
+def test_what_types_and_keys_show_is_refused_by_the_schema_too(name: str, profile: Draft202012Validator) -> None:
+    path = BAD / f"{name}.yaml"
     assert faults(profile, read_document(path.read_bytes(), path.name).data) != []
 
 
