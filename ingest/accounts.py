@@ -48,7 +48,7 @@ def cells(batch: SampleBatch, dictionary: Dictionary) -> Counter[Cell]:
         of_hour = equipment if first == last else equipment[hours == hour]
         found = np.bincount(of_hour, minlength=len(dictionary.equipments))
         for place in np.flatnonzero(found).tolist():
-            counts[dictionary.equipments[place], hour * HOUR_US] += int(found[place])
+            counts[dictionary.equipments[place], clamped(hour * HOUR_US)] += int(found[place])
     return counts
 
 
@@ -106,8 +106,13 @@ class Accounts:
 
 
 def time_of(moment_us: int) -> datetime:
-    """A timestamptz value of µs since 1970; what no calendar holds becomes the nearest year that it does."""
-    return _1970 + timedelta(microseconds=min(max(moment_us, _FIRST_US), _LAST_US))
+    """A timestamptz value of µs since 1970."""
+    return _1970 + timedelta(microseconds=clamped(moment_us))
+
+
+def clamped(moment_us: int) -> int:
+    """The nearest time that a calendar holds (years 1 to 9998), in µs since 1970."""
+    return min(max(moment_us, _FIRST_US), _LAST_US)
 
 
 async def _through(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:

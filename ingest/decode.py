@@ -5,7 +5,7 @@ Invariant: every record comes out as exactly one `Reading`; nothing raises, noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from telemetry import wire
@@ -13,6 +13,7 @@ from telemetry.batch import SampleBatch
 from telemetry.errors import RecordError
 from telemetry.log.protocol import InRecord
 from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, Registry
+from telemetry.names import is_name
 from telemetry.position import Mark, mark
 
 Content = (
@@ -35,15 +36,13 @@ class Reading:
 
     record: InRecord
     mark: Mark
-    envelope: wire.Envelope | None
+    identity: wire.Identity | None
     """None: the headers could not be read, so the record has no place in any sequence."""
+    kind: str
+    """As its header says; a later version may have kinds that we do not know."""
+    samples: int
+    """Samples that its edge counted for it: what the header says, 0 for other kinds."""
     content: Content | Refused
-
-    @property
-    def samples(self) -> int:
-        """Samples that its edge counted for it: what the header says, 0 for other kinds."""
-        envelope = self.envelope
-        return envelope.count if envelope is not None and envelope.kind is Kind.SAMPLES else 0
 
 
 def read(records: Sequence[InRecord]) -> list[Reading]:
@@ -52,14 +51,26 @@ def read(records: Sequence[InRecord]) -> list[Reading]:
 
 
 def _read(record: InRecord) -> Reading:
-    envelope = None
     try:
         envelope = wire.read_envelope(record.headers)
         wire.check_crc(envelope, record.value)
-        content = _content(envelope, record.value)
+        content: Content | Refused = _content(envelope, record.value)
     except RecordError as error:
-        return Reading(record, mark(record), envelope, Refused(error.reason, error.detail))
-    return Reading(record, Mark(envelope.identity, envelope.crc), envelope, content)
+        content = Refused(error.reason, error.detail)
+    identity, kind, count = _place(record.headers)
+    return Reading(record, mark(record), identity, kind, count if kind == Kind.SAMPLES else 0, content)
+
+
+def _place(raw: Mapping[str, bytes]) -> tuple[wire.Identity | None, str, int]:
+    """(identity, kind, count) of a record, also of one that is otherwise not for us: it keeps its place in its sequence."""
+    try:
+        identity = wire.Identity(raw["edge"].decode(), int(raw["epoch"], 16), int(raw["seq"]))
+        kind, count = raw["kind"].decode(), int(raw["count"])
+    except (KeyError, ValueError):
+        return None, "unreadable", 0
+    if not (is_name(identity.edge) and 0 <= identity.epoch < 1 << 63 and 0 <= identity.seq < 1 << 62 and count >= 0):
+        return None, "unreadable", 0
+    return identity, kind, count
 
 
 def _content(envelope: wire.Envelope, value: bytes) -> Content:

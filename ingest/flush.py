@@ -77,7 +77,7 @@ def batches(readings: Sequence[Reading], signals: SignalTable) -> list[Batch]:
     return [
         Batch(reading, reading.content, signals.of(reading.content.names).signal_id[reading.content.signal])
         for reading in readings
-        if isinstance(reading.content, SampleBatch) and len(reading.content)
+        if isinstance(reading.content, SampleBatch) and len(reading.content) and reading.identity is not None
     ]
 
 

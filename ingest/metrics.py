@@ -10,7 +10,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from ingest.decode import Reading
 from ingest.transaction import Outcome
+from telemetry.messages import Kind
 
+_KINDS: Final = frozenset(Kind)
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 RECORDS: Final = Counter("vigil_ingest_records_total", "Records accepted, by kind.", ["kind"])
@@ -37,7 +39,7 @@ LATEST: Final = Counter("vigil_ingest_latest_rows_total", "Rows of latest writte
 
 def count(readings: Sequence[Reading], outcome: Outcome, *, seconds: float, now_us: int) -> None:
     """Counts a committed flush."""
-    kinds = Count(reading.envelope.kind.value if reading.envelope else "unreadable" for reading in readings)
+    kinds = Count(reading.kind if reading.kind in _KINDS else "unreadable" for reading in readings)
     for kind, number in kinds.items():
         RECORDS.labels(kind).inc(number)
     SAMPLES.inc(outcome.prepared.rows)

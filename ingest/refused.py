@@ -50,12 +50,11 @@ def whole(reading: Reading, refused: Refused) -> DeadLetter:
 
 def rows_of(reading: Reading, batch: SampleBatch, refused: Refused) -> DeadLetter:
     """Some rows of a record's batch, under the record's own identity."""
-    envelope = reading.envelope
-    if envelope is None:
-        raise ValueError("rows without an envelope")
+    if reading.identity is None:
+        raise ValueError("rows without an identity")
     named = compact(batch)
     encoded: Encoded = encode_samples(named)
-    return DeadLetter(reading, refused, headers(envelope.identity, encoded), encoded.value, cells_of(named))
+    return DeadLetter(reading, refused, headers(reading.identity, encoded), encoded.value, cells_of(named))
 
 
 def compact(batch: SampleBatch) -> SampleBatch:
@@ -85,8 +84,8 @@ async def insert_dead(connection: Connection, letters: Sequence[DeadLetter]) -> 
     async with connection.cursor() as cursor:
         await cursor.executemany(_INSERT, [_row(letter) for letter in letters])
     for letter in letters:
-        if letter.reading.envelope is not None:
-            await book_dead(connection, letter.reading.envelope.identity, letter.cells, sign=1)
+        if letter.reading.identity is not None:
+            await book_dead(connection, letter.reading.identity, letter.cells, sign=1)
 
 
 async def book_dead(
@@ -113,8 +112,7 @@ async def book_dead(
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:
-    record, envelope = letter.reading.record, letter.reading.envelope
-    identity = envelope.identity if envelope else None
+    record, identity = letter.reading.record, letter.reading.identity
     return {
         "topic": record.partition.topic,
         "partition": record.partition.number,

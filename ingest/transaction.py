@@ -88,16 +88,10 @@ async def copy_rows(connection: Connection, prepared: Prepared, *, direct: bool)
 
 async def _accept(connection: Connection, readings: Sequence[Reading]) -> list[bool]:
     """Which records are new. One whose headers cannot be read has no place in a set and is always new."""
-    placed = [reading for reading in readings if reading.envelope is not None]
-    answers = iter(
-        await accept(
-            connection,
-            SERVICE,
-            [reading.envelope.identity for reading in placed if reading.envelope is not None],
-            samples=[reading.samples for reading in placed],
-        )
-    )
-    return [next(answers) if reading.envelope is not None else True for reading in readings]
+    placed = [reading for reading in readings if reading.identity is not None]
+    identities = [reading.identity for reading in placed if reading.identity is not None]
+    answers = iter(await accept(connection, SERVICE, identities, samples=[reading.samples for reading in placed]))
+    return [next(answers) if reading.identity is not None else True for reading in readings]
 
 
 async def _prepared_for(job: Job, fresh: Sequence[Reading]) -> Prepared:
@@ -116,15 +110,14 @@ async def _apply(
     findings: list[Finding] = []
     dead = [*outcome.prepared.dead]
     for reading in fresh:
-        content, envelope = reading.content, reading.envelope
-        if isinstance(content, Refused) or envelope is None:
-            refused = content if isinstance(content, Refused) else Refused("headers", "no envelope")
+        content, identity = reading.content, reading.identity
+        if isinstance(content, Refused) or identity is None:
+            refused = content if isinstance(content, Refused) else Refused("headers", "an impossible identity")
             letter = whole(reading, refused)
             dead.append(letter)
-            if envelope is not None:
-                accounts.stored(envelope.identity, {cell: count for cell, (count, _) in letter.cells.items()})
+            if identity is not None:
+                accounts.stored(identity, {cell: count for cell, (count, _) in letter.cells.items()})
             continue
-        identity = envelope.identity
         match content:
             case SampleBatch():
                 accounts.stored(identity, cells(content, signals.of(content.names)))
