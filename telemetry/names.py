@@ -14,7 +14,7 @@ _NAME = re.compile(NAME_PATTERN)
 
 def is_name(text: str) -> bool:
     """Whether `text` may name an equipment, a point or an edge."""
-    return _NAME.match(text) is not None
+    return _NAME.fullmatch(text) is not None  # `$` alone lets a line feed through
 
 
 def signal_name(equipment: str, point: str) -> str:

@@ -16,23 +16,41 @@ quality (uint8). Any reader of Arrow can take it; extra columns of a later 1.x a
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
+from telemetry import plain
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.errors import RecordError
 from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
-
-T = TypeVar("T")
+from telemetry.names import NAME_PATTERN
 
 SCHEMA_MAJOR: Final = 1
 SCHEMA_VERSION: Final = "1.0"
+MAX_ROWS: Final = 1_000_000
+"""Of one record of samples; what a record may hold (telemetry.log.protocol.MAX_RECORD_BYTES) is far less."""
+
+_DECIMAL: Final = re.compile(r"[0-9]{1,20}")
+_KINDS: Final = frozenset(kind.value for kind in Kind)
+_COUNT: Final = (re.compile(r"[0-9]{1,18}"), "a decimal number")
+_VERSION: Final = re.compile(rf"{SCHEMA_MAJOR}\.[0-9]{{1,9}}")
+_HEADERS: Final = {
+    "schema": (_VERSION, "1.x"),
+    "kind": (re.compile(r"(?s).*"), "a kind"),
+    "edge": (re.compile(NAME_PATTERN.removeprefix("^").removesuffix("$")), "a name of [a-z0-9_.-]+"),
+    "epoch": (re.compile(r"[0-7][0-9a-f]{15}"), "63 bits in 16 hex digits"),
+    "seq": _COUNT,
+    "count": _COUNT,
+    "crc": (re.compile(r"[0-9a-f]{8}"), "8 hex digits"),
+}
 
 _ARROW_SCHEMA: Final = pa.schema(
     [
@@ -90,17 +108,18 @@ def headers(identity: Identity, encoded: Encoded) -> dict[str, bytes]:
 def read_envelope(raw: Mapping[str, bytes]) -> Envelope:
     """The headers, read. Raises RecordError: `headers`, `schema-version` or `kind`."""
     try:
-        schema = raw["schema"].decode()
-        identity = Identity(raw["edge"].decode(), int(raw["epoch"], 16), int(raw["seq"]))
-        count, crc, kind = int(raw["count"]), int(raw["crc"], 16), raw["kind"].decode()
-    except (KeyError, ValueError) as error:
+        text = {name: raw[name].decode() for name in _HEADERS}
+    except (KeyError, UnicodeDecodeError) as error:
         raise RecordError("headers", f"missing or unreadable header: {error!r}") from error
-    if schema.partition(".")[0] != str(SCHEMA_MAJOR):
-        raise RecordError("schema-version", f"expected {SCHEMA_MAJOR}.x, found {schema}")
-    try:
-        return Envelope(schema, Kind(kind), identity, count, crc)
-    except ValueError as error:
-        raise RecordError("kind", f"expected one of {', '.join(Kind)}, found {kind!r}") from error
+    if not _VERSION.fullmatch(text["schema"]):
+        raise RecordError("schema-version", f"expected {SCHEMA_MAJOR}.x, found {text['schema']!r:.40}")
+    for name, (pattern, spelled) in _HEADERS.items():
+        if not pattern.fullmatch(text[name]):
+            raise RecordError("headers", f"{name}: expected {spelled}, found {text[name]!r:.40}")
+    if text["kind"] not in _KINDS:
+        raise RecordError("kind", f"expected one of {', '.join(Kind)}, found {text['kind']!r:.40}")
+    identity = Identity(text["edge"], int(text["epoch"], 16), int(text["seq"]))
+    return Envelope(text["schema"], Kind(text["kind"]), identity, int(text["count"]), int(text["crc"], 16))
 
 
 def check_crc(envelope: Envelope, value: bytes) -> None:
@@ -129,36 +148,73 @@ def encode_samples(batch: SampleBatch) -> Encoded:
 
 
 def decode_samples(value: bytes) -> SampleBatch:
-    """The sample batch of a record; NULL values become NaN. Raises RecordError `arrow` or `columns`."""
+    """The sample batch of a record; NULL values become NaN. Raises RecordError `arrow` or `columns`, whatever the bytes.
+
+    Names are not checked: a row whose signal is no equipment/point is for the reader to set aside.
+    """
     try:
         with pa.ipc.open_stream(value) as reader:
-            batches = [_batch(b) for b in reader]
+            batches: list[SampleBatch] = []
+            left = MAX_ROWS
+            for table in reader:
+                left -= table.num_rows
+                if left < 0:
+                    raise RecordError("arrow", f"expected at most {MAX_ROWS} rows")
+                batches.append(_batch(table))
     except RecordError:
         raise
-    except (pa.ArrowException, ValueError, OSError, TypeError) as error:
-        raise RecordError("arrow", str(error)) from error
+    except (pa.ArrowException, ValueError, TypeError, LookupError, OSError, MemoryError, OverflowError) as error:
+        raise RecordError("arrow", f"{type(error).__name__}: {error}"[:500]) from error
     return concatenate(batches)
 
 
 def _batch(table: pa.RecordBatch) -> SampleBatch:
-    try:
-        columns = [table.column(name) for name in ("signal", "time", "value", "quality")]
-    except KeyError as error:
-        raise RecordError("columns", f"expected signal, time, value, quality, found {table.schema.names}") from error
-    signal, time, value, quality = columns
-    if not pa.types.is_dictionary(signal.type):
-        signal = signal.dictionary_encode()
-    if signal.null_count or time.null_count or quality.null_count:
-        raise RecordError("columns", "signal, time and quality may not be null")
-    index = signal.indices.cast(pa.int32()).to_numpy(zero_copy_only=False)
-    stamps = time.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    names = table.schema.names
+    if any(names.count(name) != 1 for name in _ARROW_SCHEMA.names):
+        raise RecordError("columns", f"expected signal, time, value, quality once each, found {names}"[:500])
+    signal, time, value, quality = (table.column(name) for name in _ARROW_SCHEMA.names)
+    for name, column, fits in (
+        ("signal", signal, _is_text(signal.type)),
+        ("time", time, pa.types.is_timestamp(time.type) and time.type.tz is not None),
+        ("value", value, pa.types.is_floating(value.type) or pa.types.is_integer(value.type)),
+        ("quality", quality, pa.types.is_integer(quality.type)),
+    ):
+        if not fits:
+            raise RecordError(
+                "columns", f"{name}: expected {_ARROW_SCHEMA.field(name).type}, found {column.type}"[:500]
+            )
+        column.validate(full=True)  # Arrow believes a stream's offsets and indices unless told otherwise
+        if name != "value" and column.null_count:
+            raise RecordError("columns", f"{name}: may not be null")
+    table_names, index = _dictionary(signal)
     return SampleBatch(
-        tuple(signal.dictionary.to_pylist()),
+        table_names,
         index,
-        stamps,
-        value.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64, copy=False),
+        time.cast(_ARROW_SCHEMA.field("time").type).cast(pa.int64()).to_numpy(zero_copy_only=False),
+        value.cast(pa.float64()).to_numpy(zero_copy_only=False),
         quality.cast(pa.uint8()).to_numpy(zero_copy_only=False),
     )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _dictionary(signal: pa.Array) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+    """(names, each once; (n,) int32 indices into them)."""
+    if not pa.types.is_dictionary(signal.type):
+        signal = signal.dictionary_encode()
+    if signal.dictionary.null_count:
+        raise RecordError("columns", "signal: its dictionary may not contain null")
+    names: list[str] = signal.dictionary.to_pylist()
+    index: npt.NDArray[np.int32] = signal.indices.cast(pa.int32()).to_numpy(zero_copy_only=False)
+    if len(set(names)) == len(names):
+        return tuple(names), index
+    once: dict[str, int] = {}
+    table = np.array([once.setdefault(name, len(once)) for name in names], np.int32)
+    return tuple(once), table[index]
 
 
 def encode_events(events: Sequence[Event]) -> Encoded:
@@ -168,7 +224,7 @@ def encode_events(events: Sequence[Event]) -> Encoded:
 
 def decode_events(value: bytes) -> tuple[Event, ...]:
     """The events of a record. Raises RecordError `json`."""
-    return tuple(_read(Event, row) for row in _rows(value))
+    return tuple(plain.read(Event, row) for row in plain.rows(value))
 
 
 def encode_findings(findings: Sequence[Finding]) -> Encoded:
@@ -178,7 +234,7 @@ def encode_findings(findings: Sequence[Finding]) -> Encoded:
 
 def decode_findings(value: bytes) -> tuple[Finding, ...]:
     """The findings of a record. Raises RecordError `json`."""
-    return tuple(_read(Finding, row) for row in _rows(value))
+    return tuple(plain.read(Finding, row) for row in plain.rows(value))
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> Encoded:
@@ -188,8 +244,7 @@ def encode_heartbeat(heartbeat: Heartbeat) -> Encoded:
 
 def decode_heartbeat(value: bytes) -> Heartbeat:
     """The heartbeat of a record. Raises RecordError `json`."""
-    row = _object(value)
-    return _read(Heartbeat, {**row, "equipments": tuple(row.get("equipments", ()))})
+    return plain.read(Heartbeat, plain.row(value))
 
 
 def encode_registry(registry: Registry) -> Encoded:
@@ -199,7 +254,7 @@ def encode_registry(registry: Registry) -> Encoded:
 
 def decode_registry(value: bytes) -> Registry:
     """The registry of a record. Raises RecordError `json`."""
-    return _read(Registry, _object(value))
+    return plain.read(Registry, plain.row(value))
 
 
 def encode_ledger(ledger: Ledger) -> Encoded:
@@ -211,12 +266,19 @@ def encode_ledger(ledger: Ledger) -> Encoded:
 
 def decode_ledger(value: bytes) -> Ledger:
     """The ledger of a record. Raises RecordError `json`."""
-    row = _object(value)
-    try:
-        entries = tuple(_read(LedgerEntry, {**e, "checksum": int(e["checksum"])}) for e in row.pop("entries"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError("json", f"ledger entries: {error!r}") from error
-    return _read(Ledger, {**row, "entries": entries})
+    row = plain.row(value)
+    entries = row.pop("entries", None)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise RecordError("json", "Ledger.entries: expected a list of objects")
+    ledger = plain.read(Ledger, {**row, "entries": []})
+    return replace(ledger, entries=tuple(map(_ledger_entry, entries)))
+
+
+def _ledger_entry(row: Mapping[str, Any]) -> LedgerEntry:
+    text = row.get("checksum")
+    if not isinstance(text, str) or not _DECIMAL.fullmatch(text) or int(text) >> 64:
+        raise RecordError("json", f"LedgerEntry.checksum: expected 64 bits as decimal text, found {text!r:.40}")
+    return replace(plain.read(LedgerEntry, {**row, "checksum": 0}), checksum=int(text))
 
 
 def encode_dropped(ranges: Sequence[DroppedRange]) -> Encoded:
@@ -226,7 +288,7 @@ def encode_dropped(ranges: Sequence[DroppedRange]) -> Encoded:
 
 def decode_dropped(value: bytes) -> tuple[DroppedRange, ...]:
     """The dropped ranges of a record. Raises RecordError `json`."""
-    return tuple(_read(DroppedRange, row) for row in _rows(value))
+    return tuple(plain.read(DroppedRange, row) for row in plain.rows(value))
 
 
 def _encoded(kind: Kind, count: int, value: bytes) -> Encoded:
@@ -235,33 +297,3 @@ def _encoded(kind: Kind, count: int, value: bytes) -> Encoded:
 
 def _json(kind: Kind, count: int, content: Any) -> Encoded:
     return _encoded(kind, count, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
-
-
-def _parse(value: bytes) -> Any:
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise RecordError("json", str(error)) from error
-
-
-def _rows(value: bytes) -> list[dict[str, Any]]:
-    rows = _parse(value)
-    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-        raise RecordError("json", f"expected a list of objects, found {type(rows).__name__}")
-    return rows
-
-
-def _object(value: bytes) -> dict[str, Any]:
-    row = _parse(value)
-    if not isinstance(row, dict):
-        raise RecordError("json", f"expected an object, found {type(row).__name__}")
-    return row
-
-
-def _read(kind: type[T], row: Mapping[str, Any]) -> T:
-    """A dataclass from a row; keys of a later minor version are ignored."""
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    try:
-        return kind(**{key: item for key, item in row.items() if key in known})
-    except TypeError as error:
-        raise RecordError("json", str(error)) from error
