@@ -36,6 +36,8 @@ READS: Final[dict[str, type[ModbusPDU]]] = {
 READ_FUNCTIONS: Final = frozenset({1, 2, 3, 4})
 RECONNECT_S: Final = 0.5
 RECONNECT_MAX_S: Final = 10.0
+BUFFER_BYTES: Final = 1 << 17
+"""Far above any frame: what is too long is then seen and refused, where pymodbus would drop it unseen."""
 SILENT_IN_A_ROW: Final = 3
 """After so many time-outs in a row with no answer between, over all units, the connection itself is doubted."""
 
@@ -188,6 +190,7 @@ class Bus:
         )
         client.set_max_no_responses(1 << 62)
         client.ctx.framer.decoder = _Decoder(False)
+        client.ctx.max_buffer_size = BUFFER_BYTES
         return client
 
     def _packet(self, sending: bool, data: bytes) -> bytes:

@@ -16,7 +16,6 @@ This module is synchronous and belongs to one thread (edge.journal). Crashes are
 from __future__ import annotations
 
 import os
-import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
