@@ -6,7 +6,7 @@ over whatever has the wrong type (the models report that), and yield every `Prob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -46,10 +46,10 @@ def refuse(problems: Iterator[Problem]) -> None:
         raise PydanticCustomError(PROBLEMS, "{text}", {"text": text, "problems": listed})
 
 
-def profile_problems(profile: Raw) -> Iterator[Problem]:
-    """Everything wrong between the keys of a profile."""
+def profile_problems(profile: Raw, *, touched: Collection[str] | None = None) -> Iterator[Problem]:
+    """Everything wrong between the keys of a profile; of its points, only the touched ones where they are given."""
     points = dict(mappings(profile, "points"))
-    for name, point in points.items():
+    for name, point in points.items() if touched is None else [(n, points[n]) for n in touched if n in points]:
         yield from _prefixed(("points", name), _point_problems(point, points))
         yield from _prefixed(("points", name), _order_problems(point))
         yield from _prefixed(("points", name, "modbus"), _place_problems(point, profile))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from telemetry.errors import Fault
-from telemetry.faults import problem_faults, validate
+from telemetry.faults import M, problem_faults, validate
 from telemetry.names import is_name
 from telemetry.problems import Raw, profile_problems
-from telemetry.profile import Profile, merge_overrides
+from telemetry.profile import ConditionAlarm, Point, Profile, merge_overrides
 from telemetry.wording import shown
 from telemetry.yaml_marks import Document, read_document
 
@@ -61,7 +61,7 @@ class Shelf:
         """
         key = json.dumps([loaded.raw["profile"], points, conditions], sort_keys=True)
         if key not in self.overridden:
-            profile, faults = _checked(merge_overrides(loaded.raw, points, conditions), document)
+            profile, faults = _overridden(loaded, points, conditions, document)
             if profile is None:
                 return None, faults
             self.overridden[key] = profile
@@ -107,6 +107,34 @@ def _checked(raw: Raw, document: Document) -> tuple[Profile | None, list[Fault]]
     if profile is None:
         faults += problem_faults(profile_problems(raw), document)
     return profile, faults
+
+
+def _overridden(loaded: Loaded, points: Raw, conditions: Raw, document: Document) -> tuple[Profile | None, list[Fault]]:
+    """As _checked, of the merged profile; what no override touches is shared, so that thousands cost little."""
+    raw = merge_overrides(loaded.raw, points, conditions)
+    faults: list[Fault] = []
+    changed = {
+        key: {name: _part(model, raw, (key, name), document, faults) for name in over}
+        for key, model, over in (("points", Point, points), ("conditions", ConditionAlarm, conditions))
+    }
+    faults += problem_faults(profile_problems(raw, touched=points), document)
+    if loaded.profile is None or faults:
+        return None, list(dict.fromkeys(faults))
+    parts = {
+        key: {name: part for name, part in (getattr(loaded.profile, key) | new).items() if part is not None}
+        for key, new in changed.items()
+    }
+    return loaded.profile.model_copy(update=parts), []
+
+
+def _part(model: type[M], raw: Raw, path: tuple[str, str], document: Document, faults: list[Fault]) -> M | None:
+    """One point or condition of the merged profile; None where an override removes it or it has faults."""
+    key, name = path
+    if name not in raw[key]:
+        return None
+    part, found = validate(model, raw[key][name], document.below(path))
+    faults += found
+    return part
 
 
 def once(document: Document, faults: Iterable[Fault]) -> tuple[Fault, ...]:

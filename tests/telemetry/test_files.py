@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from telemetry.errors import ConfigError
 from telemetry.files import check_files, known_profiles, load_plant, load_profile
-from telemetry.profile import Profile
+from telemetry.profile import Profile, with_overrides
 
 BAD = Path(__file__).parent / "bad"
 PROFILES = BAD / "profiles"
@@ -114,6 +114,20 @@ def test_an_override_of_one_equipment_leaves_the_others_alone(tmp_path: Path) ->
     plant = load_plant(write(tmp_path, text)).by_id()
     assert plant["boiler-08"].profile == load_profile("sola-boiler")
     assert plant["boiler-07"].profile != plant["boiler-08"].profile
+
+
+def test_overrides_in_a_file_do_what_with_overrides_does(tmp_path: Path) -> None:
+    data = yaml.safe_load(GOOD)["equipment"][0]
+    (boiler, _) = load_plant(write(tmp_path, GOOD)).equipment
+    assert boiler.profile == with_overrides(load_profile("sola-boiler"), data["points"], conditions=data["conditions"])
+
+
+def test_a_condition_is_switched_off_by_null(tmp_path: Path) -> None:
+    text = (
+        GOOD
+        + "  - {id: b-9, profile: sola-boiler, address: modbus+tcp://h/1, conditions: {firing_without_flame: null}}\n"
+    )
+    assert list(load_plant(write(tmp_path, text)).by_id()["b-9"].profile.conditions) == ["lockout_without_code"]
 
 
 def test_a_point_may_be_given_registers_by_the_plant(tmp_path: Path) -> None:
