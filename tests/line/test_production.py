@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -28,9 +29,9 @@ from vigil.processes import die_with_parent
 pytestmark = pytest.mark.timeout(240)
 
 ROOT = Path(__file__).parents[2]
-ROWS = 40
-LOCKOUT = range(8, 25)
-"""Rows in which the boiler's sequence is in lockout (state 14)."""
+ROWS = 60
+LOCKOUT = range(20, 44)
+"""Rows in which the boiler is locked out: sequence state 14, code 109 (ignition failed)."""
 
 PLANT = """
 site: {{id: minhang, name: {{zh: 闵行区, en: Minhang}}, timezone: Asia/Shanghai}}
@@ -54,8 +55,10 @@ equipment:
 def write_feeds(folder: Path) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     times = [(start + timedelta(seconds=i)).isoformat() for i in range(ROWS)]
-    boiler = [f"{t},70.5,{14 if i in LOCKOUT else 12},1" for i, t in enumerate(times)]
-    (folder / "boiler.csv").write_text("time,outlet_temperature,sequence_state,flame\n" + "\n".join(boiler) + "\n")
+    boiler = [f"{t},70.5,{14 if i in LOCKOUT else 12},{109 if i in LOCKOUT else 0}" for i, t in enumerate(times)]
+    (folder / "boiler.csv").write_text(
+        "time,outlet_temperature,sequence_state,lockout_code\n" + "\n".join(boiler) + "\n"
+    )
     door = [f"{t},{90 + i * 0.125},{50 + i * 0.5},{18 + i * 0.25}" for i, t in enumerate(times)]
     (folder / "door.csv").write_text("time,ball_bearing,humidity,vibration\n" + "\n".join(door) + "\n")
 
@@ -73,7 +76,7 @@ def replaying(folder: Path, feed: str, address: str, profile: str, speed: float)
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 def logins(server: StoreServer, folder: Path) -> dict[str, str]:
@@ -127,33 +130,44 @@ def test_a_replay_through_the_production_topology_ends_as_an_alarm_that_is_ackno
         server.start()
         urls = logins(server, tmp_path)
         line = Line(state=tmp_path / "state", plant=plant, log=kafka_broker.url, store=urls["ingest"], stores=urls)
-        with running(line):
-            with (
-                replaying(tmp_path, "boiler.csv", f"modbus+tcp://127.0.0.1:{modbus}/1", "sola-boiler", 4),
-                replaying(tmp_path, "door.csv", f"{mosquitto.url}/doors/1", "lift-door", 10) as door,
-            ):
-                alarm = eventually(lambda: lockout(line, "unacknowledged"), 30, lambda: everything(line))
-                assert alarm["maintainer"]["phone"] == "021-5555 0200"
-                assert acknowledge(line, alarm["id"]) == 200
-                assert acknowledge(line, alarm["id"]) == 200, "the same key is the same answer"
-                eventually(lambda: lockout(line, "normal"), 30, lambda: everything(line))
-                assert door.wait(30) == 0
-            eventually(lambda: rows(urls["reader"], "door-1") == 3 * ROWS, 20, lambda: everything(line))
-            assert set(line.stop().values()) == {0}
-            assert_nothing_lost(line)
+        with replaying(tmp_path, "boiler.csv", f"modbus+tcp://127.0.0.1:{modbus}/1", "sola-boiler", 2):
+            eventually(lambda: listens(modbus), 20, "the replay does not serve")
+            with running(line):
+                follow_the_alarm(line, tmp_path, mosquitto)
+                eventually(lambda: rows(urls["reader"], "door-1") == 3 * ROWS, 20, lambda: everything(line))
+                assert set(line.stop().values()) == {0}
+                assert_nothing_lost(line)
     finally:
         server.remove()
 
 
+def follow_the_alarm(line: Line, folder: Path, mosquitto: Mosquitto) -> None:
+    """From the lockout on the bus to the API, acknowledged by a person, back to normal."""
+    with replaying(folder, "door.csv", f"{mosquitto.url}/doors/1", "lift-door", 10) as door:
+        alarm = eventually(lambda: lockout(line, "unacknowledged"), 30, lambda: everything(line))
+        assert alarm["maintainer"]["phone"] == "021-5555 0200"
+        assert acknowledge(line, alarm["id"]) == 200
+        assert acknowledge(line, alarm["id"]) == 200, "the same key is the same answer"
+        eventually(lambda: lockout(line, "normal"), 30, lambda: everything(line))
+        assert door.wait(30) == 0, door.stderr.read() if door.stderr else ""
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def lockout(line: Line, state: str) -> Any:
     alarms = line.api("alarms?state=all")["items"]
-    return next((a for a in alarms if a["detector"] == "limit:lockout" and a["state"] == state), None)
+    return next((a for a in alarms if a["detector"] == "code:sola-lockout/109" and a["state"] == state), None)
 
 
 def rows(url: str, equipment: str) -> int:
-    """Rows of an equipment, counted by the read-only role that boards use."""
+    """Rows of an equipment with a value, counted by the read-only role that boards use."""
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT count(*) FROM samples WHERE equipment = %s", (equipment,)).fetchone()
+        row = connection.execute(
+            "SELECT count(*) FROM samples WHERE equipment = %s AND value IS NOT NULL", (equipment,)
+        ).fetchone()
         return int(row[0]) if row else 0
 
 
