@@ -19,7 +19,6 @@ from dashboards.console.context import Console, console_of
 from dashboards.console.guard import Guard, Places
 from dashboards.console.routes import alarms, equipment, site, stream
 
-API: Final = "/api/v1"
 STATIC: Final = Path(str(files("dashboards.console"))) / "static"
 
 
@@ -36,7 +35,7 @@ def create_app(console: Console) -> FastAPI:
     app.state.console = console
     problems.install(app)
     for module in (equipment, alarms, stream, site):
-        app.include_router(module.router, prefix=API)
+        app.include_router(module.router)
     app.add_api_route("/healthz", _healthz, methods=["GET"], tags=["operation"], summary="Whether the console is ready")
     app.add_api_route("/metrics", _metrics, methods=["GET"], tags=["operation"], summary="Prometheus metrics")
     app.add_api_route("/api/docs", _docs, methods=["GET"], include_in_schema=False)

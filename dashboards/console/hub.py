@@ -52,6 +52,7 @@ class Hub:
         self._connections: Mapping[str, tuple[str, datetime | None]] = {}
         self._alarm_woken = asyncio.Event()
         self._started = False
+        self._store_state = "away"
 
     # ---- clients
 
@@ -228,6 +229,9 @@ class Hub:
             client.offer(message)
 
     def _tell_store(self, state: str) -> None:
+        if state == self._store_state:
+            return
+        self._store_state = state
         for client in self._clients:
             client.offer(Message("store", "", {"store": state, "at": self._now_iso()}))
 

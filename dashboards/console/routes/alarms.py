@@ -19,7 +19,7 @@ from dashboards.console.metrics import ACKNOWLEDGES
 from dashboards.console.problems import Problem
 from telemetry.store import COMMAND_CHANNEL
 
-router = APIRouter(tags=["alarms"])
+router = APIRouter(prefix="/api/v1", tags=["alarms"])
 
 WAIT_S: Final = 3.0
 LOOK_EVERY_S: Final = 0.15

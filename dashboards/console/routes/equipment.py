@@ -13,7 +13,7 @@ from dashboards.console import models, reads, samples
 from dashboards.console.context import Console, Cursor, EquipmentId, Here
 from dashboards.console.problems import Problem
 
-router = APIRouter(tags=["equipment"])
+router = APIRouter(prefix="/api/v1", tags=["equipment"])
 
 RECENT_ALARMS: Final = 20
 RECENT_EVENTS: Final = 50

@@ -12,7 +12,7 @@ from dashboards.console.problems import Problem
 from dashboards.console.session import COOKIE, LASTS_S
 from dashboards.console.texts import tables
 
-router = APIRouter(tags=["site"])
+router = APIRouter(prefix="/api/v1", tags=["site"])
 
 
 @router.get("/areas", response_model=models.AreaPage)

@@ -17,7 +17,7 @@ from dashboards.console.context import Console, Here
 from dashboards.console.problems import Problem
 from dashboards.console.subscriber import Subscriber, Wish, parse_position
 
-router = APIRouter(tags=["stream"])
+router = APIRouter(prefix="/api/v1", tags=["stream"])
 
 HEARTBEAT_S: Final = 15
 SEND_TIMEOUT_S: Final = 30
