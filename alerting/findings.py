@@ -7,7 +7,7 @@ dead letters, and of a record with some bad findings the good ones are used.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,7 @@ from telemetry.log.protocol import InRecord
 from telemetry.messages import Finding, Kind
 from telemetry.names import is_name
 from telemetry.position import MAX_NAME, identity_of
-from telemetry.wire import Identity, check_crc, decode_findings, encode_findings, read_envelope
+from telemetry.wire import Identity, check_crc, decode_findings, read_envelope
 
 MAX_TIME_US: Final = 4_102_444_800_000_000
 """2100-01-01: no condition begins later."""
@@ -57,20 +57,37 @@ def read(record: InRecord) -> Reading:
         if envelope.kind is not Kind.FINDINGS:
             return Reading(record, identity)
         check_crc(envelope, record.value)
-        findings = decode_findings(record.value)
+        rows = _rows(record.value)
     except RecordError as error:
         return Reading(record, identity, (), (Rejected(error.reason, error.detail, record.value, 0),))
-    return _sorted_out(record, identity, findings)
-
-
-def _sorted_out(record: InRecord, identity: Identity, findings: Sequence[Finding]) -> Reading:
     good, rejected = [], []
-    for finding in findings:
-        if wrong := fault(finding):
-            rejected.append(Rejected("finding", wrong, encode_findings([finding]).value, 1))
-        else:
-            good.append(finding)
+    for row in rows:
+        match _read(row):
+            case Finding() as finding:
+                good.append(finding)
+            case Rejected() as why:
+                rejected.append(why)
     return Reading(record, identity, tuple(good), tuple(rejected))
+
+
+def _rows(value: bytes) -> list[bytes]:
+    """The findings of a record, each as a record's value of its own. Raises RecordError `json`."""
+    try:
+        rows = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise RecordError("json", str(error)) from error
+    if not isinstance(rows, list):
+        raise RecordError("json", f"expected a list of objects, found {type(rows).__name__}")
+    return [orjson.dumps([row]) for row in rows]
+
+
+def _read(row: bytes) -> Finding | Rejected:
+    try:
+        (finding,) = decode_findings(row)
+    except RecordError as error:
+        return Rejected(error.reason, error.detail, row, 1)
+    wrong = fault(finding)
+    return Rejected("finding", wrong, row, 1) if wrong else finding
 
 
 def fault(finding: Finding) -> str | None:

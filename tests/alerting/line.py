@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from psycopg.rows import dict_row
 
 from alerting.service import run
 from telemetry.log import open_log
 from telemetry.log.protocol import FINDINGS, OutRecord, Producer
-from telemetry.messages import Finding
+from telemetry.messages import Finding, Kind
 from telemetry.service import Health
 from telemetry.settings import Settings
 from telemetry.store import COMMAND_CHANNEL, OWNER, connect
@@ -67,12 +66,10 @@ class Analytics:
         self.sent += records
 
 
-def raw(value: bytes, seq: int, *, edge: str = "analyze", epoch: int = 0x1234, **changed: bytes) -> OutRecord:
+def raw(value: bytes, seq: int, changed: Mapping[str, bytes] | None = None) -> OutRecord:
     """A record with a value of one's own; `changed` replaces headers."""
-    from telemetry.messages import Kind
-
     encoded = Encoded(Kind.FINDINGS, 1, zlib.crc32(value), value)
-    return OutRecord(b"k", value, {**headers(Identity(edge, epoch, seq), encoded), **changed})
+    return OutRecord(b"k", value, {**headers(Identity("analyze", 0x1234, seq), encoded), **(changed or {})})
 
 
 @asynccontextmanager
@@ -163,8 +160,3 @@ async def outcome(settings: Settings, key: str) -> str:
 
     result: str = await until(found)
     return result
-
-
-async def psycopg_pid(connection: psycopg.AsyncConnection[Any]) -> int:
-    """The server process of a connection."""
-    return connection.info.backend_pid
