@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,8 +46,12 @@ async def until_held(process: subprocess.Popen[bytes]) -> None:
 
 
 def other_log(settings: Settings, state: Path) -> Path:
-    """A copy of the log, as another member of the group would read it while the first one is frozen."""
-    shutil.copytree(settings.state_dir / "log", state / "log")
+    """A copy of the log, as another member of the group would read it while the first one is frozen.
+
+    By another process: closing a SQLite file that this one has open would let go of the producer's locks.
+    """
+    state.mkdir()
+    subprocess.run(["cp", "-r", str(settings.state_dir / "log"), str(state / "log")], check=True)
     for lock in (state / "log").glob("group.*/*"):
         lock.unlink()
     return state
