@@ -7,9 +7,10 @@ as fast from there. Network time-outs use the event loop's own time and are neve
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 US_PER_S = 1_000_000
@@ -82,7 +83,7 @@ def parse_clock(text: str) -> Clock:
     kind, _, rest = text.partition(":")
     start, _, speed = rest.rpartition(",")
     try:
-        if kind != "scaled" or not float(speed) > 0:
+        if kind != "scaled" or not 0 < float(speed) < math.inf:
             raise ValueError
         return ScaledClock(time_us(start), float(speed))
     except ValueError:
@@ -99,5 +100,9 @@ def time_us(text: str) -> int:
 
 
 def iso(moment_us: int) -> str:
-    """ISO 8601 in UTC of µs since 1970."""
-    return datetime.fromtimestamp(moment_us / US_PER_S, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """ISO 8601 in UTC of µs since 1970; the bare number of µs for a time that no calendar has."""
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment_us)
+    except OverflowError:
+        return f"{moment_us} µs"
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

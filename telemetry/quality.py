@@ -43,6 +43,9 @@ REASONS: Final[dict[int, str]] = {
     BAD_COMMS: "comms",
 }
 
+_MAJOR: Final[dict[int, str]] = {GOOD: "good", 0x80: "uncertain", UNCERTAIN: "uncertain", BAD: "bad"}
+"""0x80 is reserved in OPC; like is_bad, not taken for bad."""
+
 
 def is_bad(quality: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Which readings are bad. `quality` (n,) uint8 → (n,) bool, a new array."""
@@ -52,4 +55,4 @@ def is_bad(quality: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 def name(quality: int) -> str:
     """The word for a quality code: its sub-reason if known, else its major class."""
-    return REASONS.get(quality) or REASONS[quality & MAJOR_MASK if quality & MAJOR_MASK in REASONS else BAD]
+    return REASONS.get(quality) or _MAJOR[quality & MAJOR_MASK]

@@ -82,15 +82,23 @@ def run_service(name: str, settings: Settings, run: Run, *, listen: str | None) 
     structlog.contextvars.bind_contextvars(service=name)
     try:
         return asyncio.run(_run(name, settings, run, listen))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
+    except Exception as error:
+        return _exit_status(error)
+
+
+def _exit_status(error: Exception) -> int:
+    """Says what ended the service. A task group's only cause counts as the cause."""
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+        cause = cause.exceptions[0]
+    if isinstance(cause, ConfigError):
+        print(cause, file=sys.stderr)
         return 2
-    except VigilError as error:
-        log.error("failed", error=type(error).__name__, why=str(error))
-        return 1
-    except Exception:
-        log.exception("failed")
-        return 1
+    if isinstance(cause, VigilError):
+        log.error("failed", error=type(cause).__name__, why=str(cause))
+    else:
+        log.error("failed", exc_info=error)
+    return 1
 
 
 async def _run(name: str, settings: Settings, run: Run, listen: str | None) -> int:

@@ -5,12 +5,15 @@ A secret is never a value in a file that is committed: `…_file` fields name a 
 
 from __future__ import annotations
 
+import ipaddress
+import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -20,7 +23,8 @@ from telemetry.clock import Clock, parse_clock
 from telemetry.errors import ConfigError, Fault
 from telemetry.profile import Name
 
-CONFIG_FILE = Path("vigil.toml")
+CONFIG_FILE: Final = Path("vigil.toml")
+_SECRET_WORDS: Final = ("password", "secret", "token")
 
 
 class Settings(BaseSettings):
@@ -48,7 +52,9 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:8480", description="Console.")
     console_token: SecretStr | None = Field(None, description="Needed where the console does not listen on loopback.")
     console_token_file: Path | None = None
-    console_origins: tuple[str, ...] = Field((), description="Further Host and Origin values that are accepted.")
+    console_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Further Host and Origin values that are accepted; separated by commas in the environment."
+    )
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     edge_listen: str = Field("127.0.0.1:8481", description="/healthz and /metrics of the edge.")
@@ -66,6 +72,25 @@ class Settings(BaseSettings):
     retention_days: float = Field(90.0, gt=0, description="Of raw samples; longer than late_bound_days.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
+
+    @field_validator("console_origins", mode="before")
+    @classmethod
+    def _origins_split(cls, given: Any) -> Any:
+        return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+    @field_validator("listen", "edge_listen", "ingest_listen", "analyze_listen", "alert_listen")
+    @classmethod
+    def _listen_reads(cls, text: str) -> str:
+        split_listen(text)
+        return text
+
+    @field_validator("retention_days")
+    @classmethod
+    def _kept_longer_than_late_data_comes(cls, days: float, info: ValidationInfo) -> float:
+        late_days = info.data.get("late_bound_days", 0.0)
+        if days <= late_days:
+            raise ValueError(f"expected more than late_bound_days ({late_days:g})")
+        return days
 
     @field_validator("clock")
     @classmethod
@@ -91,12 +116,23 @@ class Settings(BaseSettings):
         return parse_clock(self.clock)
 
     def secret(self, name: str) -> str | None:
-        """The secret `name`, from its value or the file that `name_file` names."""
+        """The secret `name`, from its value or the file that `name_file` names.
+
+        Raises ConfigError for a file that cannot be read or is empty: an empty secret would protect nothing.
+        """
         value: SecretStr | None = getattr(self, name)
         path: Path | None = getattr(self, f"{name}_file")
         if value is not None:
             return value.get_secret_value()
-        return path.read_text(encoding="utf-8").strip() if path else None
+        if path is None:
+            return None
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([_fault(f"{name}_file", "a readable file", f"{path}: {error}")]) from error
+        if not text:
+            raise ConfigError([_fault(f"{name}_file", "a secret in the file", f"{path} is empty")])
+        return text
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -104,22 +140,38 @@ def load_settings(**flags: Any) -> Settings:
     try:
         return Settings(**{key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
-        raise ConfigError(
-            [
-                Fault("settings", 0, "VIGIL_" + ".".join(map(str, e["loc"])).upper(), e["msg"], repr(e.get("input")))
-                for e in error.errors(include_url=False)
-            ]
-        ) from error
+        raise ConfigError([_setting_fault(details) for details in error.errors(include_url=False)]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([Fault(str(CONFIG_FILE), 0, "", "TOML", str(error))]) from error
+
+
+def _setting_fault(details: Any) -> Fault:
+    key = ".".join(map(str, details["loc"]))
+    found = repr(details.get("input"))
+    if details["type"] == "extra_forbidden":
+        return _fault(key, "a setting that exists", "an unknown name")
+    if any(word in key for word in _SECRET_WORDS) and not key.endswith("_file"):
+        found = "a secret, not shown"
+    return _fault(key, str(details["msg"]).removeprefix("Value error, expected "), found)
+
+
+def _fault(key: str, expected: str, found: str) -> Fault:
+    return Fault("settings", 0, "VIGIL_" + key.upper(), expected, found)
 
 
 def split_listen(text: str) -> tuple[str, int]:
     """(host, port) of a listen setting. Raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal():
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"expected HOST:PORT, found {text!r}")
     return host.strip("[]"), int(port)
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host to listen on can be reached from this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -66,11 +66,15 @@ def access(settings: Settings) -> Access:
         faults.append(_fault("VIGIL_LOG", f"mechanism={'|'.join(MECHANISMS)}", mechanism))
     if mechanism == "PLAIN" and not secure:
         faults.append(_fault("VIGIL_LOG", "kafkas:// with mechanism=PLAIN, which shows the password", url.scheme))
+    password, tls = None, None
     try:
         password = settings.secret("log_password")
+    except ConfigError as error:
+        faults += error.faults
+    try:
         tls = ssl.create_default_context(cafile=settings.log_ca_file) if secure else None
     except OSError as error:  # ssl.SSLError is one
-        faults.append(_fault("VIGIL_LOG_CA_FILE, VIGIL_LOG_PASSWORD_FILE", "readable files", str(error)))
+        faults.append(_fault("VIGIL_LOG_CA_FILE", "a readable file of certificates", str(error)))
     if (settings.log_user is None) != (settings.log_password is None and settings.log_password_file is None):
         faults.append(_fault("VIGIL_LOG_USER", "set together with VIGIL_LOG_PASSWORD_FILE", "one of the two"))
     if faults:
