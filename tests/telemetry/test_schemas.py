@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from telemetry.files import known_profiles
+from telemetry.files import check_files, known_profiles
 from telemetry.schemas import FILES, plant_schema, profile_schema, render, write_schemas
 from telemetry.yaml_marks import read_document
 from tests.telemetry.test_files import BAD, GOOD
@@ -140,3 +141,17 @@ def test_every_key_tells_its_meaning_while_it_is_typed(made: Any) -> None:
     listed = dict(properties(copy.deepcopy(made()), "file"))
     assert len(listed) > 40
     assert [where for where, body in listed.items() if not body.get("description")] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "schema", "name"),
+    [("profiles.md", profile_schema, "crane.yaml"), ("plant.md", plant_schema, "plant.yaml")],
+)
+def test_the_examples_of_the_documents_are_right(page: str, schema: Any, name: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 1
+    path = tmp_path / name
+    path.write_text(examples[0], encoding="utf-8")
+    assert check_files([path]) == []
+    assert faults(Draft202012Validator(schema()), data_of(path.read_bytes())) == []
