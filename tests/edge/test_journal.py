@@ -1,0 +1,191 @@
+"""The journal's thread: group commit, acknowledgement after the disk, a full disk that harms nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from edge.driver import Reading
+from edge.journal import LINGER_S, Journal
+from edge.spool import Spool
+from telemetry.batch import SampleBatch
+from telemetry.messages import Event, Heartbeat, Kind
+from telemetry.wire import decode_events, decode_samples, encode_heartbeat
+from tests.edge.build import NOW_US, batch_of
+
+BIG = 1 << 30
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    troubles: list[str | None] = []
+    made = Journal(Spool(tmp_path / "s.sqlite", edge="edge-1", epoch=1, max_bytes=BIG), troubles.append)
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def records(journal: Journal) -> list[tuple[Kind, int]]:
+    stored = await journal.read(0, max_records=10_000, max_bytes=BIG)
+    return [(s.encoded.kind, s.encoded.count) for s in stored]
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def troubles_of(journal: Journal) -> list[str | None]:
+    found = journal.trouble.__self__  # type: ignore[attr-defined]
+    assert isinstance(found, list)
+    return found
+
+
+async def durable_after(journal: Journal, batch: SampleBatch) -> float:
+    """Seconds until a reading was durable."""
+    done, loop, began = asyncio.Event(), asyncio.get_running_loop(), time.monotonic()
+
+    def finished() -> None:
+        loop.call_soon_threadsafe(done.set)
+
+    journal.put(Reading("e", batch), finished)
+    async with asyncio.timeout(5):
+        await done.wait()
+    return time.monotonic() - began
+
+
+async def fill_disk(journal: Journal) -> None:
+    """The file may not grow any more: SQLite answers as it does on a full disk."""
+
+    def full(spool: Spool) -> None:
+        pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
+        spool._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    await journal.call(full)
+
+
+async def empty_disk(journal: Journal) -> None:
+    await journal.call(lambda spool: spool._db.execute("PRAGMA max_page_count = 1000000").fetchone())
+
+
+async def test_readings_of_many_devices_leave_in_one_record(journal: Journal) -> None:
+    for n in range(10):
+        journal.put(Reading(f"e{n}", batch_of(f"e{n}", 15)))
+    await journal.flush()
+    assert await records(journal) == [(Kind.SAMPLES, 150)]
+
+
+async def test_a_lone_reading_is_durable_within_a_few_milliseconds(journal: Journal) -> None:
+    took = [await durable_after(journal, batch_of("e", 1)) for _ in range(20)]
+    assert min(took) >= LINGER_S * 0.9, "it waits for company"
+    assert sorted(took)[10] < 0.05
+
+
+async def test_done_is_called_after_the_commit_in_the_order_of_putting(tmp_path: Path) -> None:
+    committed, order = threading.Event(), []
+
+    def at(point: str) -> None:
+        if point == "after commit":
+            committed.set()
+
+    journal = Journal(Spool(tmp_path / "s.sqlite", edge="e", epoch=1, max_bytes=BIG, at=at))
+    journal.start()
+    for n in range(50):
+        journal.put(Reading("e", batch_of("e", 1)), lambda n=n: order.append((n, committed.is_set())))  # type: ignore[misc]
+    await until(lambda: len(order) == 50)
+    assert order == [(n, True) for n in range(50)]
+    await journal.close()
+
+
+async def test_samples_events_and_records_come_out_in_that_order_and_whole(journal: Journal) -> None:
+    beat = encode_heartbeat(Heartbeat("edge-1", NOW_US, ("e",), {}))
+    journal.put(Reading("edge-1"), record=beat)
+    event = Event("e", NOW_US, "s", "4", True)
+    batch = batch_of("e", 3)
+    journal.put(Reading("e", batch, events=(event,), state={"k": "v"}))
+    await journal.flush()
+    stored = await journal.read(0, max_records=10, max_bytes=BIG)
+    assert [s.encoded.kind for s in stored] == [Kind.SAMPLES, Kind.EVENTS, Kind.HEARTBEAT]
+    assert decode_samples(stored[0].encoded.value).value.tolist() == batch.value.tolist()
+    assert decode_events(stored[1].encoded.value) == (event,)
+    assert await journal.call(lambda spool: spool.state()) == {"k": "v"}
+
+
+async def test_a_message_that_said_nothing_is_acknowledged_without_a_record(journal: Journal) -> None:
+    done = threading.Event()
+    journal.put(Reading("e"), done.set)
+    await until(done.is_set)
+    assert await records(journal) == []
+
+
+async def test_a_full_disk_keeps_readings_in_memory_acknowledges_nothing_and_recovers(journal: Journal) -> None:
+    await fill_disk(journal)
+    acknowledged = threading.Event()
+    for n in range(20):
+        journal.put(Reading("e", batch_of("e", 500, time_us=NOW_US + n * 1000)))
+    journal.put(Reading("m", batch_of("m", 500)), acknowledged.set)
+    await until(lambda: any(why and "full" in why for why in troubles_of(journal)))
+    assert not acknowledged.is_set()
+    began = time.monotonic()
+    await asyncio.sleep(0)
+    assert time.monotonic() - began < 0.1, "the loop goes on"
+    await empty_disk(journal)
+    await until(acknowledged.is_set)
+    await journal.flush()
+    assert sum(n for kind, n in await records(journal) if kind is Kind.SAMPLES) == 21 * 500
+    await until(lambda: troubles_of(journal)[-1] is None)
+    assert journal.losses.unjournaled_samples == 0
+
+
+async def test_beyond_its_memory_the_oldest_polled_samples_go_and_messages_are_refused(journal: Journal) -> None:
+    await fill_disk(journal)
+    journal.queued_samples = 5_000
+    event = Event("e", NOW_US, "s", "4", True)
+    first = threading.Event()
+    assert journal.put(Reading("m", batch_of("m", 500)), first.set)
+    for n in range(30):
+        assert journal.put(Reading("e", batch_of("e", 500, time_us=NOW_US + n * 1000), events=(event,)))
+    await until(lambda: not journal.has_room)
+    assert journal.put(Reading("m", batch_of("m", 500)), lambda: None) is False
+    lost = journal.losses.unjournaled_samples
+    assert lost > 0
+    await empty_disk(journal)
+    await until(first.is_set)
+    await journal.flush()
+    got = await records(journal)
+    assert sum(n for kind, n in got if kind is Kind.SAMPLES) == 500 + 30 * 500 - lost
+    assert sum(n for kind, n in got if kind is Kind.EVENTS) == 30, "events stay"
+    assert journal.has_room
+
+
+async def test_a_spool_that_breaks_fails_the_service_instead_of_going_on(tmp_path: Path) -> None:
+    def at(point: str) -> None:
+        raise RuntimeError("the disk is on fire")
+
+    journal = Journal(Spool(tmp_path / "s.sqlite", edge="e", epoch=1, max_bytes=BIG, at=at))
+    journal.start()
+    journal.put(Reading("e", batch_of("e", 1)))
+    with pytest.raises(RuntimeError, match="on fire"):
+        async with asyncio.timeout(5):
+            await journal.failed()
+    await journal.close()
+
+
+async def test_closing_commits_what_waits(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.sqlite", edge="e", epoch=1, max_bytes=BIG)
+    journal = Journal(spool)
+    journal.start()
+    for n in range(100):
+        journal.put(Reading("e", batch_of("e", 3, time_us=NOW_US + n)))
+    await journal.close()
+    spool = Spool(tmp_path / "s.sqlite", edge="e", epoch=2, max_bytes=BIG)
+    assert sum(s.encoded.count for s in spool.read(0, max_records=1000, max_bytes=BIG)) == 300
+    spool.close()

@@ -1,0 +1,319 @@
+"""The MQTT driver against a real mosquitto: acknowledged after the spool, sessions that survive, presence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.driver import Reading
+from edge.mqtt import MqttDriver, make_broker, make_drivers
+from telemetry.clock import SystemClock, iso
+from telemetry.errors import ConfigError
+from telemetry.plant import Address, Endpoint, Plant, PlantFile, parse_address
+from telemetry.profile import Profile
+from telemetry.service import Health
+from tests.edge.build import TEXT, make_equipment, make_profile, values
+from tests.fixtures.mosquitto import Mosquitto
+
+PROFILE = make_profile({"x": {"mqtt": {}}, "y": {"mqtt": {}}}, mqtt={"online_topic": "connection"}, silent_after_s=30)
+
+
+class Publisher:
+    """A device that publishes with QoS 1 and waits until the broker has it."""
+
+    def __init__(self, broker: Mosquitto) -> None:
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id="device")
+        connected = threading.Event()
+        self.client.on_connect = lambda *_: connected.set()
+        self.client.connect("127.0.0.1", broker.port)
+        self.client.loop_start()
+        assert connected.wait(5)
+
+    def say(self, topic: str, content: Any, *, retain: bool = False) -> None:
+        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
+        sent = self.client.publish(topic, payload, qos=1, retain=retain)
+        sent.wait_for_publish(5)
+        assert sent.is_published()
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def device(mosquitto: Mosquitto) -> Iterator[Publisher]:
+    publisher = Publisher(mosquitto)
+    yield publisher
+    publisher.close()
+
+
+@dataclass
+class Taking:
+    """Stands for the journal: keeps readings; acknowledges when told to."""
+
+    readings: list[Reading] = field(default_factory=list)
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    at_once: bool = True
+    room: bool = True
+    refused: int = 0
+
+    def deliver(self, reading: Reading, done: Callable[[], None] | None) -> bool:
+        if not self.room:
+            self.refused += 1
+            return False
+        self.readings.append(reading)
+        assert done is not None
+        if self.at_once:
+            done()
+        else:
+            self.waiting.append(done)
+        return True
+
+    def xs(self) -> list[float]:
+        read = [values(r.batch) for r in self.readings if len(r.batch)]
+        return [points["x"][0] for points in read if "x" in points]
+
+
+def make_driver(
+    broker: Mosquitto, taking: Taking, profile: Profile = PROFILE, names: tuple[str, ...] = ("e",)
+) -> MqttDriver:
+    equipment = tuple(make_equipment(n, profile, f"{broker.url}/plant/{n}") for n in names)
+    site = {"site": {"id": "s", "name": TEXT}, "equipment": [e.entry.model_dump() for e in equipment]}
+    plant = Plant(PlantFile.model_validate(site), equipment)
+    [driver] = make_drivers(
+        plant,
+        equipment,
+        SystemClock(),
+        edge="edge-1",
+        file="plant.yaml",
+        health=Health("edge"),
+        has_room=lambda: taking.room,
+    )
+    return driver
+
+
+@dataclass
+class Running:
+    driver: MqttDriver
+    taking: Taking
+    task: asyncio.Task[None]
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+async def start(mosquitto: Mosquitto) -> AsyncIterator[Callable[[Taking], Any]]:
+    started: list[Running] = []
+
+    async def go(taking: Taking) -> Running:
+        driver = make_driver(mosquitto, taking)
+        running = Running(driver, taking, asyncio.create_task(driver.run(taking.deliver)))
+        started.append(running)
+        await until(lambda: driver.endpoint not in driver.health.waiting_for)
+        return running
+
+    yield go
+    for running in started:
+        await running.stop()
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def subscribed(running: Running, device: Publisher) -> None:
+    """Until what the device says arrives: a subscription is made after the connection."""
+
+    def say() -> bool:
+        device.say("plant/e/state", {"values": {"y": 0}})
+        return bool(running.taking.readings)
+
+    await until(say)
+    running.taking.readings.clear()
+
+
+State = Callable[[Taking], Any]
+
+
+async def test_a_message_is_not_acknowledged_before_the_journal_has_it_and_comes_again(
+    start: State, device: Publisher
+) -> None:
+    first = await start(Taking())
+    await subscribed(first, device)
+    first.taking.at_once = False
+    device.say("plant/e/state", {"values": {"x": 1}})
+    await until(lambda: first.taking.xs() == [1.0])
+    await first.stop()
+    again = await start(Taking())
+    await until(lambda: again.taking.xs() == [1.0])
+    await again.stop()
+    last = await start(Taking())
+    device.say("plant/e/state", {"values": {"x": 2}})
+    await until(lambda: 2.0 in last.taking.xs())
+    assert last.taking.xs() == [2.0], "what was acknowledged does not come again"
+
+
+async def test_what_is_said_while_the_agent_is_away_is_kept_by_its_session(start: State, device: Publisher) -> None:
+    first = await start(Taking())
+    await subscribed(first, device)
+    await first.stop()
+    for n in range(100):
+        device.say("plant/e/state", {"values": {"x": n}})
+    again = await start(Taking())
+    await until(lambda: len(again.taking.xs()) >= 100)
+    assert again.taking.xs() == [float(n) for n in range(100)]
+
+
+async def test_a_broker_that_is_killed_and_comes_back_is_found_again(
+    start: State, device: Publisher, mosquitto: Mosquitto
+) -> None:
+    running = await start(Taking())
+    await subscribed(running, device)
+    mosquitto.kill()
+    await until(lambda: running.driver.endpoint in running.driver.health.waiting_for)
+    await asyncio.to_thread(mosquitto.start)
+    await until(lambda: running.driver.endpoint not in running.driver.health.waiting_for)
+    back = Publisher(mosquitto)
+    await subscribed(running, back)
+    back.close()
+
+
+async def test_a_journal_without_room_loses_nothing(start: State, device: Publisher) -> None:
+    running = await start(Taking())
+    await subscribed(running, device)
+    running.taking.room = False
+    for n in range(5):
+        device.say("plant/e/state", {"values": {"x": n}})
+    await until(lambda: running.taking.refused >= 5)
+    assert running.taking.xs() == []
+    running.taking.room = True
+    await until(lambda: len(running.taking.xs()) >= 5)
+    assert running.taking.xs() == [float(n) for n in range(5)]
+
+
+async def test_a_bad_payload_is_acknowledged_and_told_and_the_next_one_is_read(start: State, device: Publisher) -> None:
+    running = await start(Taking())
+    await subscribed(running, device)
+    bad = [b"", b"not json", b'{"values": {"x": NaN, "y": 2}}', b'{"time": "1970-01-01T00:00:00Z", "values": {"x": 1}}']
+    for payload in bad:
+        device.say("plant/e/state", payload)
+    device.say("plant/e/event", {"scheme": "vigil", "code": "x", "state": "on"})
+    device.say("plant/e/state", {"values": {"x": 7}})
+    await until(lambda: 7.0 in running.taking.xs())
+    told = {e.attributes["reason"] for r in running.taking.readings for e in r.events if e.scheme == "vigil"}
+    assert told == {"not-json", "time", "scheme"}
+    assert all(e.code == "mqtt-payload" for r in running.taking.readings for e in r.events)
+    await running.stop()
+    again = await start(Taking())
+    device.say("plant/e/state", {"values": {"x": 8}})
+    await until(lambda: again.taking.xs())
+    assert again.taking.xs() == [8.0], "the bad ones were acknowledged as well"
+
+
+async def test_a_retained_message_that_was_seen_does_not_count_again_after_a_reconnect(
+    start: State, device: Publisher, mosquitto: Mosquitto
+) -> None:
+    at = iso(SystemClock().now_us() - 3_600_000_000)
+    device.say("plant/e/state", {"time": at, "values": {"x": 5}}, retain=True)
+    running = await start(Taking())
+    await until(lambda: running.taking.xs() == [5.0])
+    mosquitto.stop()
+    await until(lambda: running.driver.endpoint in running.driver.health.waiting_for)
+    await asyncio.to_thread(mosquitto.start)
+    await until(lambda: running.driver.endpoint not in running.driver.health.waiting_for)
+    back = Publisher(mosquitto)
+    back.say("plant/e/state", {"values": {"x": 6}})
+    await until(lambda: 6.0 in running.taking.xs())
+    assert running.taking.xs() == [5.0, 6.0]
+    back.close()
+
+
+async def test_the_last_will_makes_a_device_unreachable_at_once_and_its_next_word_reachable(
+    start: State, device: Publisher, mosquitto: Mosquitto
+) -> None:
+    running = await start(Taking())
+    await subscribed(running, device)
+    clock = SystemClock()
+    lift = paho.Client(CallbackAPIVersion.VERSION2, client_id="lift")
+    lift.will_set("plant/e/connection", b"OFFLINE", qos=1, retain=True)
+    lift.connect("127.0.0.1", mosquitto.port, keepalive=5)
+    lift.loop_start()
+    await until(lift.is_connected)
+    assert running.driver.unreachable(clock.now_us()) == {}
+    broken = lift.socket()
+    assert broken is not None
+    broken.shutdown(2)  # type: ignore[attr-defined]
+    await until(lambda: "e" in running.driver.unreachable(clock.now_us()))
+    await asyncio.to_thread(lift.loop_stop)
+    device.say("plant/e/connection", b"ONLINE", retain=True)
+    await until(lambda: not running.driver.unreachable(clock.now_us()))
+
+
+async def test_a_message_on_a_topic_of_nobody_is_acknowledged_and_its_subscription_given_up(
+    start: State, device: Publisher, mosquitto: Mosquitto
+) -> None:
+    taking = Taking()
+    both = make_driver(mosquitto, taking, names=("e", "gone"))
+    task = asyncio.create_task(both.run(taking.deliver))
+    await until(lambda: both.endpoint not in both.health.waiting_for)
+    await subscribed(Running(both, taking, task), device)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    device.say("plant/gone/state", {"values": {"x": 1}})
+    running = await start(Taking())
+    device.say("plant/e/state", {"values": {"x": 2}})
+    await until(lambda: running.taking.xs() == [2.0])
+
+
+async def test_a_broker_that_is_not_there_at_start_is_waited_for(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    mosquitto.kill()
+    taking = Taking()
+    driver = make_driver(mosquitto, taking)
+    task = asyncio.create_task(driver.run(taking.deliver))
+    await until(lambda: "cannot be reached" in driver.health.waiting_for.get(driver.endpoint, ""))
+    await asyncio.to_thread(mosquitto.start)
+    await until(lambda: driver.endpoint not in driver.health.waiting_for)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def address() -> Address:
+    return parse_address("mqtt://broker/prefix")
+
+
+def test_credentials_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_USER", "edge")
+    (tmp_path / "password").write_text("secret\n", encoding="utf-8")
+    endpoint = Endpoint(username="env:MQTT_USER", password=f"file:{tmp_path}/password")
+    broker = make_broker(address(), endpoint, edge="edge-1", file="plant.yaml")
+    assert (broker.username, broker.password) == ("edge", "secret")
+    assert "secret" not in repr(broker)
+
+
+def test_a_credential_that_is_not_there_is_a_fault_of_the_plant_file() -> None:
+    with pytest.raises(
+        ConfigError, match=r"plant\.yaml:0: endpoints\.mqtt://broker:1883\.password: expected env:NOT_SET"
+    ):
+        make_broker(address(), Endpoint(password="env:NOT_SET"), edge="edge-1", file="plant.yaml")
+
+
+def test_the_client_id_is_the_same_at_every_start_and_another_for_each_edge_and_broker() -> None:
+    ids = {
+        make_broker(parse_address(f"mqtt://{host}/p"), Endpoint(), edge=edge, file="f").client_id
+        for host in ("a", "b", "a")
+        for edge in ("edge-1", "edge-2")
+    }
+    assert len(ids) == 4
