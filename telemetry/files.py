@@ -17,7 +17,16 @@ from telemetry.plant_problems import address_of, endpoint_of, plant_problems
 from telemetry.problems import Path as KeyPath
 from telemetry.problems import Raw, items, mapping, mappings
 from telemetry.profile import Profile
-from telemetry.shelf import Loaded, Shelf, known_profiles, make_profile, once, open_document, read_profile
+from telemetry.shelf import (
+    Loaded,
+    Shelf,
+    folder_faults,
+    known_profiles,
+    make_profile,
+    once,
+    open_document,
+    read_profile,
+)
 from telemetry.wording import nearest, shown
 from telemetry.yaml_marks import Document
 
@@ -26,6 +35,7 @@ __all__ = ["check_files", "known_profiles", "load_plant", "load_profile"]
 
 def load_profile(name_or_path: str | Path, *, profiles_dir: Path | None = None) -> Profile:
     """The profile of a name (searched in `profiles_dir`, then in the package) or of a file. Raises ConfigError."""
+    _refuse(folder_faults(profiles_dir))
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
         loaded: Loaded | None = read_profile(Path(name_or_path), text, None)
@@ -43,6 +53,7 @@ def load_plant(path: str | Path, *, profiles_dir: Path | None = None) -> Plant:
 
     Raises ConfigError with every fault of the file and of the profiles that it uses.
     """
+    _refuse(folder_faults(profiles_dir))
     plant, faults = _read_plant(Path(path), Shelf(profiles_dir))
     if plant is None or faults:
         raise ConfigError(faults)
@@ -52,14 +63,19 @@ def load_plant(path: str | Path, *, profiles_dir: Path | None = None) -> Plant:
 def check_files(paths: Iterable[str | Path], profiles_dir: Path | None = None) -> list[Fault]:
     """Every fault of plant and profile files, sorted by file and line. A file with the key `profile` is a profile."""
     shelf = Shelf(profiles_dir)
-    faults: list[Fault] = []
+    faults = folder_faults(profiles_dir)
     for path in map(Path, paths):
         document = open_document(path, str(path))
         if isinstance(document.data, dict) and "profile" in document.data and "equipment" not in document.data:
-            faults += make_profile(document, None).faults
+            faults += make_profile(document, path.stem).faults
         else:
             faults += _make_plant(document, shelf)[1]
     return sorted(dict.fromkeys(faults), key=lambda f: (f.file, f.line, f.key))
+
+
+def _refuse(faults: list[Fault]) -> None:
+    if faults:
+        raise ConfigError(faults)
 
 
 def _read_plant(path: Path, shelf: Shelf) -> tuple[Plant | None, tuple[Fault, ...]]:

@@ -27,6 +27,14 @@ def known_profiles(profiles_dir: Path | None = None) -> list[str]:
     return sorted({name for folder in _folders(profiles_dir) for name in _names(folder)})
 
 
+def folder_faults(profiles_dir: Path | None) -> list[Fault]:
+    """A folder of one's own that is not there is a mistake, not an empty folder."""
+    if profiles_dir is None or profiles_dir.is_dir():
+        return []
+    found = "a file" if profiles_dir.exists() else "nothing there"
+    return [Fault(str(profiles_dir), 1, "profiles_dir", "a folder of profiles", found)]
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A profile file as read: the profile when it is good, its plain data for overrides, its faults."""

@@ -148,6 +148,22 @@ def test_profiles_in_a_folder_of_ones_own_come_before_those_of_the_package(tmp_p
     assert set(known_profiles(tmp_path)) == set(known_profiles())
 
 
+def test_a_folder_of_profiles_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    (fault,) = check_files([], tmp_path / "none")
+    assert (fault.key, fault.found) == ("profiles_dir", "nothing there")
+    with pytest.raises(ConfigError, match="a folder of profiles"):
+        load_profile("lift-door", profiles_dir=tmp_path / "none")
+
+
+def test_no_profile_is_found_outside_its_folders(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    good = BAD.parents[2] / "profiles/lift-door.yaml"
+    (tmp_path / "lift-door.yaml").write_bytes(good.read_bytes())
+    text = GOOD.replace("profile: sola-boiler", "profile: ../lift-door")
+    faults = check_files([write(tmp_path, text)], tmp_path / "inside")
+    assert any(fault.expected.startswith("a profile, ") for fault in faults)
+
+
 def test_an_unknown_profile_is_answered_with_those_that_are_known() -> None:
     with pytest.raises(ConfigError) as raised:
         load_profile("nothing-like-it")
