@@ -103,6 +103,8 @@ def encode(point: ModbusPoint, value: float | str, word_order: str) -> list[int]
         raw = (number - point.offset) / point.scale
     elif not math.isfinite(number):
         raise ValueError(f"expected a number that {point.type} can hold, found {number}")
+    elif isinstance(value, int) and point.scale == 1.0 and point.offset == 0.0:
+        raw = value  # a whole number of 64 bits would lose its last bits as a float
     else:
         raw = round((number - point.offset) / point.scale)
     try:

@@ -46,12 +46,16 @@ class MqttDevice:
         self._profile = profile
         self._last: dict[str, tuple[bytes, int]] = {}
         self._running = False
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"sim-{equipment}")
-        self._client.max_queued_messages_set(QUEUED_MESSAGES)
-        self._client.reconnect_delay_set(1, 10)
-        self._client.on_connect = self._connected
+        self._client = self._new_client()
+
+    def _new_client(self) -> mqtt.Client:
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"sim-{self.equipment}")
+        client.max_queued_messages_set(QUEUED_MESSAGES)
+        client.reconnect_delay_set(1, 10)
+        client.on_connect = self._connected
         if self._online is not None:
-            self._client.will_set(self._online, BROKEN, qos=1, retain=True)
+            client.will_set(self._online, BROKEN, qos=1, retain=True)
+        return client
 
     @property
     def _online(self) -> str | None:
@@ -89,6 +93,7 @@ class MqttDevice:
         if isinstance(connection, socket.socket):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self._client = self._new_client()
 
     def publish_state(self, values: Values, time_us: int, *, only_changes: bool) -> int:
         """Publishes what changed since the last time (or everything), one message a topic. Returns messages sent.
