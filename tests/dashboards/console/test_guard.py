@@ -7,6 +7,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -178,7 +179,7 @@ def test_an_unsafe_or_broken_setting_is_refused_by_its_name(settings: dict[str, 
 
 
 def test_off_loopback_with_a_token_it_may_listen() -> None:
-    check(Settings(listen="0.0.0.0:8480", console_token=TOKEN))  # type: ignore[arg-type]
+    check(Settings(listen="0.0.0.0:8480", console_token=TOKEN))
 
 
 def test_a_port_in_use_is_told_by_name() -> None:
@@ -194,7 +195,7 @@ def test_over_tls_the_cookie_is_secure(console: RunningConsole, tmp_path: Path) 
     files = ["-keyout", str(key), "-out", str(certificate)]
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *files, *subject]
     subprocess.run(request, check=True, capture_output=True)
-    more = {"tls_cert_file": certificate, "tls_key_file": key, "console_token": TOKEN}
+    more: dict[str, Any] = {"tls_cert_file": certificate, "tls_key_file": key, "console_token": TOKEN}
     with running_console(console.store_url, tmp_path, **more) as running:
         trusted = ssl.create_default_context(cafile=str(certificate))
         with httpx.Client(base_url=running.url.replace("http", "https"), verify=trusted) as client:

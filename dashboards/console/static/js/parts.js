@@ -1,5 +1,6 @@
 // Small pieces that several views show alike.
-import { html, useState } from './ui.js';
+import { html, useShared, useState } from './ui.js';
+import { connection } from './live.js';
 import { pick, t } from './i18n.js';
 import { ago, alarmState, fullTime, priority, quality, reading, useTicking, when } from './format.js';
 
@@ -50,10 +51,13 @@ export function Reading({ point }) {
 export const Empty = ({ title, why, children }) => html`<div class="empty" role="status">
   <p class="empty-title">${title}</p><p>${why}</p>${children}</div>`;
 
-/** A read that failed, with the way to try again. */
-export const Failed = ({ problem, retry }) => html`<div class="notice warn" role="alert">
-  <p>${t('problem.read', { why: problem.why })}</p>
-  <button type="button" class="button" onClick=${retry}>${t('problem.retry')}</button></div>`;
+/** A read that failed, with the way to try again; while the page says that all is away, that says it, and tries. */
+export function Failed({ problem, retry }) {
+  const state = useShared(connection);
+  if (state === 'reconnecting' || state === 'away') return null;
+  return html`<div class="notice warn" role="alert"><p>${t('problem.read', { why: problem.why })}</p>
+    <button type="button" class="button" onClick=${retry}>${t('problem.retry')}</button></div>`;
+}
 
 export const Loading = () => html`<p class="loading" role="status">${t('loading')}</p>`;
 
