@@ -19,6 +19,7 @@ import numpy.typing as npt
 from analytics.detectors.contract import Arrays, Bool, Readings
 from analytics.detectors.latch import Latches, Transition, match
 from analytics.kernels.compare import ROLE_NONE, ROLE_UNLESS, UNKNOWN, carry_forward, compare, conjoin
+from analytics.kernels.latch import CLEARING, RAISED
 from analytics.kernels.segments import expand, firsts, lasts, running_max, start_of
 from analytics.rules import US_PER_S, Catalogue, Clause, Rule, comparison_code, subject_of
 from telemetry.messages import Finding
@@ -78,12 +79,12 @@ class RuleSet:
         self._rules = tuple(rules)
         self._keys = tuple(r.key for r in rules)
         self._width = width = max((len(r.clauses) for r in rules), default=1)
-        self._equipment = np.array([r.equipment for r in rules], np.intp)
+        equipment = np.array([r.equipment for r in rules], np.intp)
         self._role = np.full((len(rules), width), ROLE_NONE, np.int8)
         for i, rule in enumerate(rules):
             self._role[i, : len(rule.clauses)] = [c.role for c in rule.clauses]
         on_us, off_us = (np.array([round(s * US_PER_S) for s in d], np.int64) for d in _delays(rules))
-        self._latches = Latches(on_us, off_us, width)
+        self._latches = Latches(on_us, off_us, equipment, width)
         self._symbol = np.full((len(rules), width), UNKNOWN, np.int8)
         self._value = np.full((len(rules), width), np.nan)
         self._entries = _Entries(rules, signals)
@@ -116,7 +117,7 @@ class RuleSet:
         order = np.lexsort((row, readings.time_us[row], rule))
         row, symbol = row[order], symbol[order]
         touched, rule = np.unique(rule[order], return_inverse=True)
-        past = Latches(self._latches.on_us[touched], self._latches.off_us[touched], 1)
+        past = Latches(self._latches.on_us[touched], self._latches.off_us[touched], np.zeros(len(touched), np.intp), 1)
         time_us = readings.time_us[row]
         found = past.apply(rule, time_us, symbol, readings.value[row, None])
         end_us = time_us[lasts(firsts(rule))]
@@ -128,11 +129,11 @@ class RuleSet:
 
     def advance(self, time_us: int, equipment: Bool) -> list[Finding]:
         """See Detector."""
-        return self._findings(self._latches.advance(time_us, equipment[self._equipment]))
+        return self._findings(self._latches.advance(time_us, equipment))
 
     def lose(self, equipment: Bool) -> None:
         """See Detector."""
-        self._latches.lose(equipment[self._equipment])
+        self._latches.lose(equipment)
 
     def snapshot(self) -> Arrays:
         """See Detector."""
@@ -208,8 +209,7 @@ class _Entries:
 
 def cleared_of_gone_rules(arrays: Mapping[str, npt.NDArray[Any]], gone: Index) -> list[Finding]:
     """*cleared* for rules that a snapshot has as raised and that are no more: nobody else would clear them."""
-    raised = Latches(np.zeros(0, np.int64), np.zeros(0, np.int64), 1)
-    raised.phase = arrays["phase"][gone]
+    phase = arrays["phase"][gone]
     return [
         subject_of(str(arrays["key"][i])).finding(
             False,
@@ -218,7 +218,7 @@ def cleared_of_gone_rules(arrays: Mapping[str, npt.NDArray[Any]], gone: Index) -
             score=0.0,
             evidence={"reason": "the rule was changed or removed"},
         )
-        for i in gone[raised.standing()]
+        for i in gone[(phase == RAISED) | (phase == CLEARING)]
     ]
 
 

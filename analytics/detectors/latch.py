@@ -42,10 +42,11 @@ class Transition:
 class Latches:
     """R latches, each with K measured values."""
 
-    def __init__(self, on_us: Int64, off_us: Int64, width: int) -> None:
-        """on_us, off_us (R,): delays in µs; `width` is K."""
+    def __init__(self, on_us: Int64, off_us: Int64, equipment: Index, width: int) -> None:
+        """on_us, off_us (R,): delays in µs; equipment (R,): whose rules they are; `width` is K."""
         n = len(on_us)
-        self.on_us, self.off_us = on_us, off_us
+        self.on_us, self.off_us, self._equipment = on_us, off_us, equipment
+        self._waiting: set[int] = set()  # those in a delay: few, and all that `advance` looks at
         self.phase = np.full(n, IDLE, np.int8)
         self.symbol = np.full(n, UNKNOWN, np.int8)
         self.since_us = np.zeros(n, np.int64)
@@ -72,17 +73,19 @@ class Latches:
         self.last_us[rule[end]] = np.maximum(self.last_us[rule[end]], time_us[end])
         return found
 
-    def advance(self, time_us: int, rules: npt.NDArray[np.bool_]) -> list[Transition]:
-        """The log's time of the rules in the mask (R,) has reached `time_us`."""
-        waiting = np.nonzero(((self.phase == PENDING) | (self.phase == CLEARING)) & rules)[0]
+    def advance(self, time_us: int, equipment: npt.NDArray[np.bool_]) -> list[Transition]:
+        """The log's time of the equipment in the mask (Q,) has reached `time_us`. Costs per latch in a delay."""
         found: list[Transition] = []
+        waiting = np.array(sorted(self._waiting), np.intp)
+        waiting = waiting[equipment[self._equipment[waiting]]]
         if len(waiting):
             self._complete(waiting, np.full(len(waiting), time_us, np.int64), found)
         return found
 
-    def lose(self, rules: npt.NDArray[np.bool_]) -> None:
-        """Nothing is known of the rules in the mask until their next event."""
-        self.symbol[rules] = UNKNOWN
+    def lose(self, equipment: npt.NDArray[np.bool_]) -> None:
+        """Nothing is known of the equipment in the mask until its next event."""
+        if equipment.any():
+            self.symbol[equipment[self._equipment]] = UNKNOWN
 
     def standing(self) -> Index:
         """Rules that are raised and not yet cleared."""
@@ -96,6 +99,7 @@ class Latches:
         """Takes rows `theirs` of a snapshot for the rules `mine`."""
         for name in _COLUMNS:
             getattr(self, name)[mine] = arrays[name][theirs]
+        self._waiting = set(np.nonzero(_waits(self.phase))[0].tolist())
 
     def _event(self, rule: Index, time_us: Int64, symbol: Int8, values: Float64, found: list[Transition]) -> None:
         self._complete(rule, time_us, found)
@@ -117,6 +121,10 @@ class Latches:
         self._take(rule, step, found)
 
     def _take(self, rule: Index, step: Step, found: list[Transition]) -> None:
+        waits = _waits(step.phase)
+        other = waits != _waits(self.phase[rule])
+        self._waiting.update(rule[other & waits].tolist())
+        self._waiting.difference_update(rule[other & ~waits].tolist())
         self.phase[rule] = step.phase
         self.since_us[rule] = step.since_us
         self.onset_us[rule] = step.onset_us
@@ -124,6 +132,11 @@ class Latches:
             r, time_us = int(rule[i]), int(step.time_us[i])
             self.last_us[r] = max(int(self.last_us[r]), time_us)
             found.append(Transition(r, bool(step.up[i]), int(step.onset_us[i]), time_us, self.mark[r].copy()))
+
+
+def _waits(phase: Int8) -> npt.NDArray[np.bool_]:
+    waits: npt.NDArray[np.bool_] = (phase == PENDING) | (phase == CLEARING)
+    return waits
 
 
 def match(mine: Sequence[str], theirs: npt.NDArray[Any]) -> tuple[Index, Index, Index]:

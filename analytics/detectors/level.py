@@ -37,7 +37,7 @@ class Levels:
         levels = sorted(catalogue.levels, key=lambda level: level.signal)
         self._levels = tuple(levels)
         self._keys = tuple(level.key for level in levels)
-        self._equipment = np.array([level.equipment for level in levels], np.intp)
+        equipment = np.array([level.equipment for level in levels], np.intp)
         signal = np.array([level.signal for level in levels], np.intp)
         self._count = np.bincount(signal, minlength=len(catalogue.signals)).astype(np.intp)
         self._start = np.cumsum(self._count) - self._count
@@ -51,7 +51,7 @@ class Levels:
         )
         delays = ([d.on_delay_s for d in asked], [d.off_delay_s for d in asked])
         on_us, off_us = (np.array([round(s * US_PER_S) for s in d], np.int64) for d in delays)
-        self._latches = Latches(on_us, off_us, 4)
+        self._latches = Latches(on_us, off_us, equipment, 4)
         self._last_us = np.full(len(levels), NEVER_US, np.int64)
         self._state = LevelState(np.zeros(len(levels), np.int64), *(np.zeros(len(levels)) for _ in _STATE[1:]))
 
@@ -81,11 +81,11 @@ class Levels:
 
     def advance(self, time_us: int, equipment: Bool) -> list[Finding]:
         """See Detector."""
-        return self._findings(self._latches.advance(time_us, equipment[self._equipment]))
+        return self._findings(self._latches.advance(time_us, equipment))
 
     def lose(self, equipment: Bool) -> None:
         """See Detector."""
-        self._latches.lose(equipment[self._equipment])
+        self._latches.lose(equipment)
 
     def snapshot(self) -> Arrays:
         """See Detector."""

@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from analytics.detectors.contract import Arrays, Bool, Readings, Subject
 from analytics.detectors.latch import NEVER_US, match
+from analytics.kernels.segments import expand
 from analytics.rules import US_PER_S, Catalogue
 from telemetry.messages import Finding, Heartbeat
 from telemetry.names import split_signal
 
+Index = npt.NDArray[np.intp]
 Int64 = npt.NDArray[np.int64]
 
 STALE: Final = "stale"
@@ -35,6 +37,9 @@ class Presence:
         self._catalogue = catalogue
         self._equipment = tuple(catalogue.equipment)
         self._signals = tuple(catalogue.signals)
+        self._of = np.argsort(catalogue.signal_equipment, kind="stable")  # signals, those of one equipment together
+        self._count = np.bincount(catalogue.signal_equipment, minlength=len(self._equipment)).astype(np.intp)
+        self._start = np.cumsum(self._count) - self._count
         q, s = len(self._equipment), len(self._signals)
         self._lost_us = np.full(q, NEVER_US, np.int64)  # onset of the comms-loss that stands
         self._heard_us = np.full(q, NEVER_US, np.int64)  # newest heartbeat that lists it
@@ -54,18 +59,21 @@ class Presence:
         return found
 
     def heartbeat(self, beat: Heartbeat) -> tuple[list[Finding], Bool, Bool]:
-        """Takes a heartbeat. Returns findings, which equipment answers, and which has just been lost: (Q,) bool each."""
+        """Takes a heartbeat. Returns findings, which equipment answers, and which has just been lost: (Q,) bool each.
+
+        Costs per signal of the edge's own equipment.
+        """
         silent = self._catalogue.mask(tuple(beat.unreachable))
-        listed = self._catalogue.mask(beat.equipments) | silent
-        answers = listed & ~silent
-        broken = beat.time_us - self._heard_us > STRETCH_GAP_US
-        begins = answers & (broken | (self._lost_us != NEVER_US) | (self._since_us == NEVER_US))
-        self._since_us[begins] = beat.time_us
-        self._heard_us[listed] = np.maximum(self._heard_us[listed], beat.time_us)
-        newly = silent & (self._lost_us == NEVER_US)
-        found = [*self._lose(newly, beat), *self._find(answers & (self._lost_us != NEVER_US), beat)]
-        self._lost_us[answers] = NEVER_US
-        return found + list(self._stale(answers, beat.time_us)), answers, newly
+        answers = self._catalogue.mask(beat.equipments) & ~silent
+        here, gone = np.nonzero(answers)[0], np.nonzero(silent)[0]
+        broken = beat.time_us - self._heard_us[here] > STRETCH_GAP_US
+        lost = self._lost_us[here] != NEVER_US
+        self._since_us[here[broken | lost | (self._since_us[here] == NEVER_US)]] = beat.time_us
+        for listed in (here, gone):
+            self._heard_us[listed] = np.maximum(self._heard_us[listed], beat.time_us)
+        newly = gone[self._lost_us[gone] == NEVER_US]
+        found = [*self._lose(newly, beat), *self._find(here[lost], beat), *self._stale(here, beat.time_us)]
+        return found, answers, _mask(newly, len(self._equipment))
 
     def restarted(self, equipment: Bool) -> None:
         """The edge of these began anew: their stretch begins with its next heartbeat."""
@@ -99,35 +107,41 @@ class Presence:
             if onset != NEVER_US
         ]
 
-    def _lose(self, newly: Bool, beat: Heartbeat) -> Iterator[Finding]:
-        for q in np.nonzero(newly)[0].tolist():
+    def _lose(self, newly: Index, beat: Heartbeat) -> Iterator[Finding]:
+        for q in newly.tolist():
             name = self._equipment[q]
             onset = min(beat.unreachable[name], beat.time_us)
             self._lost_us[q] = onset
             yield Subject(name, "", COMMS_LOSS).finding(
                 True, onset_us=onset, time_us=beat.time_us, score=1.0, evidence={"edge": beat.edge}
             )
-        stale = newly[self._catalogue.signal_equipment] & (self._stale_us != NEVER_US)
-        for s in np.nonzero(stale)[0].tolist():
+        signals = self._signals_of(newly)
+        for s in signals[self._stale_us[signals] != NEVER_US].tolist():
             yield self._fresh(s, beat.time_us, {"reason": "comms-loss of the equipment"})
 
-    def _find(self, back: Bool, beat: Heartbeat) -> Iterator[Finding]:
-        for q in np.nonzero(back)[0].tolist():
+    def _find(self, back: Index, beat: Heartbeat) -> Iterator[Finding]:
+        for q in back.tolist():
+            onset, self._lost_us[q] = int(self._lost_us[q]), NEVER_US
             yield Subject(self._equipment[q], "", COMMS_LOSS).finding(
-                False, onset_us=int(self._lost_us[q]), time_us=beat.time_us, score=1.0, evidence={"edge": beat.edge}
+                False, onset_us=onset, time_us=beat.time_us, score=1.0, evidence={"edge": beat.edge}
             )
 
-    def _stale(self, answers: Bool, time_us: int) -> Iterator[Finding]:
-        of = self._catalogue.signal_equipment
-        begin = np.maximum(self._read_us, self._since_us[of])
-        due = answers[of] & self._catalogue.watched & (self._read_us != NEVER_US) & (self._stale_us == NEVER_US)
-        due[due] = time_us - begin[due] > self._catalogue.stale_after_us[due]
-        for s in np.nonzero(due)[0].tolist():
-            onset = int(begin[s] + self._catalogue.stale_after_us[s])
-            self._stale_us[s] = onset
-            yield Subject(*split_signal(self._signals[s]), STALE).finding(
-                True, onset_us=onset, time_us=time_us, score=1.0, evidence={"last_us": int(self._read_us[s])}
+    def _stale(self, here: Index, time_us: int) -> Iterator[Finding]:
+        s = self._signals_of(here)
+        s = s[self._catalogue.watched[s] & (self._read_us[s] != NEVER_US) & (self._stale_us[s] == NEVER_US)]
+        begin = np.maximum(self._read_us[s], self._since_us[self._catalogue.signal_equipment[s]])
+        onset = begin + self._catalogue.stale_after_us[s]
+        due = onset < time_us
+        self._stale_us[s[due]] = onset[due]
+        for signal, onset_us in zip(s[due].tolist(), onset[due].tolist(), strict=True):
+            yield Subject(*split_signal(self._signals[signal]), STALE).finding(
+                True, onset_us=onset_us, time_us=time_us, score=1.0, evidence={"last_us": int(self._read_us[signal])}
             )
+
+    def _signals_of(self, equipment: Index) -> Index:
+        _, entry = expand(self._count[equipment], self._start[equipment])
+        signals: Index = self._of[entry]
+        return signals
 
     def _fresh(self, s: int, time_us: int, evidence: dict[str, Any]) -> Finding:
         onset = int(self._stale_us[s])
@@ -139,6 +153,12 @@ class Presence:
 
 _OF_EQUIPMENT: Final = ("lost_us", "heard_us", "since_us")
 _OF_SIGNAL: Final = ("read_us", "stale_us")
+
+
+def _mask(index: Index, n: int) -> Bool:
+    mask = np.zeros(n, np.bool_)
+    mask[index] = True
+    return mask
 
 
 def _number(readings: Readings, row: int) -> float | None:
