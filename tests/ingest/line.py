@@ -30,7 +30,12 @@ def now_us() -> int:
 
 
 def batch(
-    signals: Sequence[str], *, samples: int = 10, start_us: int | None = None, step_us: int = 1_000_000, value: float = 1.5
+    signals: Sequence[str],
+    *,
+    samples: int = 10,
+    start_us: int | None = None,
+    step_us: int = 1_000_000,
+    value: float = 1.5,
 ) -> SampleBatch:
     """`samples` good readings of each signal, one every step, values counting up from `value`."""
     start = now_us() - samples * step_us if start_us is None else start_us

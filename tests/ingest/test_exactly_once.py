@@ -95,7 +95,9 @@ async def test_killed_between_the_rows_and_the_commit_nothing_is_lost_or_doubled
             assert count(store) == 100
 
 
-async def test_a_zombie_that_wakes_up_after_its_partition_moved_commits_nothing(store: Settings, tmp_path: Path) -> None:
+async def test_a_zombie_that_wakes_up_after_its_partition_moved_commits_nothing(
+    store: Settings, tmp_path: Path
+) -> None:
     async with producing(store) as producer:
         edge = Edge(producer)
         await edge.send_samples(batch(["a/x"], samples=100))
@@ -114,7 +116,9 @@ async def test_a_zombie_that_wakes_up_after_its_partition_moved_commits_nothing(
         assert count(store) == 101
 
 
-async def test_a_worker_frozen_in_mid_transaction_is_terminated_by_its_successor(store: Settings, tmp_path: Path) -> None:
+async def test_a_worker_frozen_in_mid_transaction_is_terminated_by_its_successor(
+    store: Settings, tmp_path: Path
+) -> None:
     async with producing(store) as producer:
         edge = Edge(producer)
         await edge.send_samples(batch(["a/x"], samples=100))
