@@ -94,8 +94,8 @@ def test_counters_go_on_from_one_start_to_the_next() -> None:
     first, second = (demo_groups("mqtt://127.0.0.1:1883", PORTS) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         one.fleet.age(300.0)
-        one.fleet.advance(600.0)
-        other.fleet.age(300.0 + 600.0 / 86_400.0)
+        one.fleet.advance(200.0)
+        other.fleet.age(300.0 + 200.0 / 86_400.0)
         for point, described in one.profile.points.items():
             if described.kind.value == "counter":
                 assert (other.fleet.readings()[point] >= one.fleet.readings()[point] - 0.01).all(), point
