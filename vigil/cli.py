@@ -36,7 +36,7 @@ def main() -> None:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    except VigilError as error:
+    except (VigilError, OSError) as error:
         click.echo(f"vigil: {error}", err=True)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
@@ -118,19 +118,23 @@ def check(plants: tuple[Path, ...], profiles_dir: Path | None) -> None:
 def probe(address: str, profile: str, as_json: bool) -> int:
     """Reads one device once: point, raw words, value, unit, quality."""
     from edge.probe import probe as probe_device
-    from telemetry import quality
     from telemetry.files import load_profile
 
     settings = load_settings()
-    rows = asyncio.run(probe_device(address, load_profile(profile, profiles_dir=settings.profiles_dir)))
+    found = load_profile(profile, profiles_dir=settings.profiles_dir)
+    try:
+        rows = asyncio.run(probe_device(address, found))
+    except ValueError as error:
+        raise click.UsageError(f"ADDRESS: {error}") from error
     if as_json:
-        click.echo(json.dumps([row.as_json() for row in rows], ensure_ascii=False))
+        click.echo(json.dumps([row.as_dict() for row in rows], ensure_ascii=False))
     else:
-        click.echo(f"{'point':<28} {'raw':<20} {'value':>14} {'unit':<8} quality")
+        click.echo(f"{'point':<28} {'raw':<22} {'value':>14} {'unit':<8} quality")
         for row in rows:
+            raw = "" if row.raw is None else " ".join(map(str, row.raw)) if isinstance(row.raw, list) else str(row.raw)
             value = "" if row.value is None else str(row.value)
-            click.echo(f"{row.point:<28} {row.raw:<20} {value:>14} {row.unit:<8} {quality.name(row.quality)}")
-    return 0 if any(not row.bad for row in rows) else 1
+            click.echo(f"{row.point:<28} {raw:<22} {value:>14} {row.unit:<8} {row.quality}")
+    return 0 if any(row.value is not None for row in rows) else 1
 
 
 @vigil.command(

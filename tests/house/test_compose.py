@@ -23,7 +23,8 @@ def compose() -> dict[str, Any]:
 
 
 def validate(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path]
+    tool = str(Path(sys.executable).parent / "check-jsonschema")
+    command = [tool, "--builtin-schema", "vendor.compose-spec", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -22,7 +21,7 @@ import pytest
 from tests.fixtures.kafka import KafkaBroker
 from tests.fixtures.line import Line, eventually, running
 from tests.fixtures.mosquitto import Mosquitto
-from tests.fixtures.ports import free_port
+from tests.fixtures.ports import free_port, listens
 from tests.fixtures.store import StoreServer, native_timescale, timescale_missing
 from vigil.processes import die_with_parent
 
@@ -150,11 +149,6 @@ def follow_the_alarm(line: Line, folder: Path, mosquitto: Mosquitto) -> None:
         assert acknowledge(line, alarm["id"]) == 200, "the same key is the same answer"
         eventually(lambda: lockout(line, "normal"), 30, lambda: everything(line))
         assert door.wait(30) == 0, door.stderr.read() if door.stderr else ""
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def lockout(line: Line, state: str) -> Any:
