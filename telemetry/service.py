@@ -67,6 +67,8 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    # It repeats itself many times a second while a broker is away; what matters of it comes as LogUnavailable.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 Run = Callable[[Settings, asyncio.Event, Health], Awaitable[None]]

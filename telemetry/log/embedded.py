@@ -109,6 +109,8 @@ class EmbeddedProducer:
 
     async def send(self, topic: str, records: Sequence[OutRecord]) -> None:
         """See Producer."""
+        if not records:
+            return
         refuse_oversize(records)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((topic, records, done))

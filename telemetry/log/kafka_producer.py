@@ -43,6 +43,8 @@ class KafkaProducer:
 
     async def send(self, topic: str, records: Sequence[OutRecord]) -> None:
         """See Producer."""
+        if not records:
+            return
         refuse_oversize(records)
         async with self._turns:
             async with self._order:  # calls hand over one after the other, and wait together
@@ -53,8 +55,7 @@ class KafkaProducer:
                 async with self._dropped_on_failure(producer, topic):
                     acknowledged = [await _hand_over(producer, topic, record) for record in records]
             async with self._dropped_on_failure(producer, topic):
-                if acknowledged:
-                    await asyncio.wait(acknowledged)
+                await asyncio.wait(acknowledged)
                 for future in acknowledged:
                     future.result()
 

@@ -106,9 +106,15 @@ class TopicFile:
             return False
 
     def changed(self) -> bool:
-        """Whether another connection has written since the last time this was asked."""
+        """Whether another connection has written since the last time this was asked.
+
+        Raises nothing: a file that cannot be asked counts as changed, and the next read says what ails it.
+        """
         before = self._version
-        self._version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            self._version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            return True
         return self._version != before
 
     def partition_of(self, key: bytes) -> int:

@@ -296,7 +296,7 @@ def test_a_url_that_names_no_log_is_said_so_without_its_password(url: str, tmp_p
 def test_a_user_without_a_password_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="VIGIL_LOG_USER"):
         open_log(Settings(log="kafka://a:1", log_user="vigil", state_dir=tmp_path))
-    with pytest.raises(ConfigError, match="PASSWORD_FILE: expected readable files"):
+    with pytest.raises(ConfigError, match="PASSWORD_FILE: expected a readable file"):
         open_log(Settings(log="kafka://a:1", log_user="u", log_password_file=tmp_path / "no", state_dir=tmp_path))
 
 
