@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -189,10 +190,9 @@ class Notifier:
 
     async def _wait(self, wait_s: float) -> None:
         """Until something may be due, or a slot is free."""
-        try:
-            await asyncio.wait_for(self.woken.wait(), wait_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):  # not wait_for: in Python 3.11 it can swallow a cancellation
+                await self.woken.wait()
 
     def _real_us(self, seconds: float) -> int:
         """Seconds of the real world in µs of the service's clock: the network does not run faster in a replay."""

@@ -103,7 +103,7 @@ async def rows(settings: Settings, query: str, *values: Any) -> list[dict[str, A
     try:
         async with connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(query, values or None)
-            return await cursor.fetchall() if cursor.description else []
+            return await cursor.fetchall() if cursor.description is not None else []
     finally:
         await connection.close()
 
