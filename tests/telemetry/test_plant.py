@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.plant import Address, parse_address
@@ -64,6 +64,7 @@ def test_a_password_in_an_address_is_refused_and_never_repeated(text: str) -> No
         assert "hunter2" not in str(raised.value)
 
 
+@settings(deadline=None)
 @given(host=hosts, port=ports, unit=st.integers(0, 255))
 def test_an_endpoint_key_is_spelled_as_addresses_spell_it(host: str, port: int, unit: int) -> None:
     for scheme in ("modbus+tcp", "modbus+rtuovertcp"):
@@ -72,6 +73,7 @@ def test_an_endpoint_key_is_spelled_as_addresses_spell_it(host: str, port: int, 
     assert endpoint_of(endpoint_of(f"mqtts://{host}:{port}/")) == f"mqtts://{host}:{port}"
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=40))
 def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     for start in ("", "modbus+tcp://", "mqtt://h/", "mqtts://"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -296,6 +296,7 @@ ORDERS: list[Literal["ABCD", "CDAB", "BADC", "DCBA"]] = ["ABCD", "CDAB", "BADC",
 limits = st.floats(-1e6, 1e6, allow_nan=False).map(lambda x: round(x, 3))
 
 
+@settings(deadline=None)
 @given(high=limits, low=limits, delay=st.floats(0, 1e4))
 def test_an_override_changes_what_it_names_and_nothing_else(high: float, low: float, delay: float) -> None:
     boiler = load_profile("sola-boiler")
@@ -313,6 +314,7 @@ def test_an_override_changes_what_it_names_and_nothing_else(high: float, low: fl
     assert boiler == load_profile("sola-boiler"), "the profile itself is untouched"
 
 
+@settings(deadline=None)
 @given(first=limits, second=limits)
 def test_the_last_of_two_overrides_wins_and_the_same_twice_is_once(first: float, second: float) -> None:
     pump = load_profile("pump-testbed")
@@ -359,6 +361,7 @@ def test_a_word_order_says_where_each_byte_of_the_value_lies(order: str, registe
     assert bytes(value[letter] for letter in stretch_word_order(order, 4)).hex().upper() == registers
 
 
+@settings(deadline=None)
 @given(order=st.sampled_from(ORDERS), width=st.sampled_from([2, 4, 8]))
 def test_a_stretched_order_is_a_permutation_that_swaps_words_and_bytes_as_said(order: str, width: int) -> None:
     letters = "ABCDEFGH"[:width]
@@ -371,6 +374,7 @@ def test_a_stretched_order_is_a_permutation_that_swaps_words_and_bytes_as_said(o
     assert "".join(natural[::-1] if swapped_words else natural) == letters
 
 
+@settings(deadline=None)
 @given(order=st.permutations("ABCDEFGH").map("".join), kind=st.sampled_from(list(RegisterType)))
 def test_only_an_order_of_each_byte_once_fits_a_type(order: str, kind: RegisterType) -> None:
     assert word_order_fits(order, kind) == (kind.registers == 4)
