@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from analytics import snapshot as snapshots
 from analytics.accepted import Accepted
+from analytics.detectors import keys
 from analytics.detectors.codes import Codes
 from analytics.detectors.conditions import Conditions
 from analytics.detectors.contract import Readings, Subject
-from analytics.detectors.latch import NEVER_US, match
+from analytics.detectors.latch import NEVER_US
 from analytics.detectors.level import Levels
 from analytics.detectors.presence import Presence
 from analytics.kernels.segments import in_order
@@ -57,6 +58,7 @@ class Engine:
         """`old_us`: readings so far behind the log's time are not judged."""
         self._catalogue = catalogue
         self._old_us = old_us
+        self._names = keys.column(tuple(catalogue.signals))
         self._last_us = np.full(len(catalogue.signals), NEVER_US, np.int64)
         self._conditions = Conditions(catalogue)
         self._levels = Levels(catalogue)
@@ -130,7 +132,7 @@ class Engine:
         """All state, copied, for `snapshot.pack`: may be packed elsewhere while this goes on."""
         parts = self._parts()
         arrays = {f"{part}.{k}": v for part, detector in parts.items() for k, v in detector.snapshot().items()}
-        arrays["engine.signal"] = np.array(tuple(self._catalogue.signals), np.str_)
+        arrays["engine.signal"] = self._names
         arrays["engine.last_us"] = self._last_us.copy()
         edges = {name: [e.time_us, list(e.equipments), e.silent_us] for name, e in self.edges.items()}
         return arrays, {"edges": edges, "accepted": self._accepted.plain()}
@@ -142,7 +144,7 @@ class Engine:
     def restore(self, data: bytes) -> list[Finding]:
         """Takes a snapshot; returns *cleared* for what was raised by rules that are no more. Raises RecordError."""
         arrays, plain = snapshots.unpack(data)
-        mine, theirs, _ = match(tuple(self._catalogue.signals), arrays["engine.signal"])
+        mine, theirs, _ = keys.match(tuple(self._catalogue.signals), arrays["engine.signal"])
         self._last_us[mine] = arrays["engine.last_us"][theirs]
         self.edges = {name: Edge(t, tuple(listed), silent) for name, (t, listed, silent) in plain["edges"].items()}
         self._accepted.restore(plain["accepted"])

@@ -2,8 +2,9 @@
 
 A code of the profile's scheme makes a finding if it has a priority. A code that the scheme does not know makes one too,
 marked unknown, because a device that reports a fault we have no name for still reports a fault; it is cleared by its end
-or after UNKNOWN_HOLD_S. Schemes that the profile does not have (texts, Vigil's own) make none. A momentary code clears
-`hold_s` after its last occurrence, on the log's time. An event behind the newest of its code changes nothing live.
+or after UNKNOWN_HOLD_S. It makes none where it does not print or is longer than MAX_CODE. Schemes that the profile does
+not have (texts, Vigil's own) make none. A momentary code clears `hold_s` after its last occurrence, on the log's time.
+An event behind the newest of its code changes nothing live.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
+from analytics.detectors import keys
 from analytics.detectors.contract import Arrays, Bool, Subject
 from analytics.detectors.latch import NEVER_US
 from analytics.rules import US_PER_S, Catalogue
@@ -23,6 +26,11 @@ from telemetry.messages import Event, Finding
 UNKNOWN_HOLD_S: Final = 3600.0
 MAX_UNKNOWN: Final = 32
 """Unknown codes that may stand at once for one equipment: a device gone mad floods nobody."""
+
+MAX_CODE: Final = 64
+"""Characters of a code that the scheme does not know."""
+MAX_ATTRIBUTES: Final = 4096
+"""Bytes of an event's attributes that become evidence; more stay with the event in the store."""
 
 Key = tuple[str, str, str]
 
@@ -62,15 +70,16 @@ class Codes:
 
     def snapshot(self) -> Arrays:
         """All state, copied."""
-        keys = np.array(list(self._codes), np.str_).reshape(-1, 3)
         times = [(c.onset_us, c.until_us, c.last_us) for c in self._codes.values()]
-        return {"key": keys, "time_us": np.array(times, np.int64).reshape(-1, 3)}
+        names = keys.column(["\x1f".join(key) for key in self._codes])
+        return {"key": names, "time_us": np.array(times, np.int64).reshape(-1, 3)}
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Finding]:
         """See Detector."""
         gone = []
-        for (equipment, scheme, code), times in zip(arrays["key"].tolist(), arrays["time_us"].tolist(), strict=True):
-            key, state = (equipment, scheme, code), _Code(*times)
+        for name, times in zip(keys.listed(arrays["key"]), arrays["time_us"].tolist(), strict=True):
+            equipment, scheme, code_id = name.split("\x1f")
+            key, state = (equipment, scheme, code_id), _Code(*times)
             self._codes[key] = state
             if self._hold_s(key) is None:
                 if state.onset_us != NEVER_US:
@@ -82,7 +91,7 @@ class Codes:
         key = (event.equipment, event.scheme, event.code)
         hold_s = self._hold_s(key)
         code = self._codes.get(key)
-        if hold_s is None or (code is None and (not event.on or self._too_many(key))):
+        if hold_s is None or (code is None and (not event.on or self._refuses(key))):
             return
         if code is None:
             code = self._codes[key] = _Code(NEVER_US, NEVER_US, NEVER_US)
@@ -97,9 +106,9 @@ class Codes:
             code.until_us = event.time_us + round(hold_s * US_PER_S) if hold_s else NEVER_US
             if code.onset_us == NEVER_US:
                 code.onset_us = event.time_us
-                yield self._finding(key, True, code.onset_us, event.time_us, dict(event.attributes))
+                yield self._finding(key, True, code.onset_us, event.time_us, _evidence(event))
         elif code.onset_us != NEVER_US:
-            yield self._clear(key, code, event.time_us, dict(event.attributes))
+            yield self._clear(key, code, event.time_us, _evidence(event))
 
     def _hold_s(self, key: Key) -> float | None:
         """None: makes no finding. 0: stands until its end. Else: clears after so many seconds."""
@@ -117,9 +126,11 @@ class Codes:
     def _is_unknown(self, key: Key) -> bool:
         return key[2] not in self._catalogue.schemes[key[0]][key[1]].codes
 
-    def _too_many(self, key: Key) -> bool:
+    def _refuses(self, key: Key) -> bool:
         if not self._is_unknown(key):
             return False
+        if not key[2].isprintable() or len(key[2]) > MAX_CODE:
+            return True
         return sum(k[0] == key[0] and self._is_unknown(k) for k in self._codes) >= MAX_UNKNOWN
 
     def _clear(self, key: Key, code: _Code, time_us: int, evidence: dict[str, Any]) -> Finding:
@@ -140,3 +151,8 @@ class Codes:
             score=1.0,
             evidence={**evidence, **({"unknown": True} if unknown else {})},
         )
+
+
+def _evidence(event: Event) -> dict[str, Any]:
+    attributes = dict(event.attributes)
+    return attributes if len(orjson.dumps(attributes)) <= MAX_ATTRIBUTES else {"attributes": "too long; see the event"}

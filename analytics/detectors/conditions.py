@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from analytics.detectors import keys
 from analytics.detectors.contract import Arrays, Bool, Readings
-from analytics.detectors.latch import Latches, Transition, match
+from analytics.detectors.latch import Latches, Transition
 from analytics.kernels.compare import ROLE_NONE, ROLE_UNLESS, UNKNOWN, carry_forward, compare, conjoin
 from analytics.kernels.latch import CLEARING, RAISED
 from analytics.kernels.segments import expand, firsts, lasts, running_max, start_of
@@ -78,6 +79,7 @@ class RuleSet:
     def __init__(self, rules: Sequence[Rule], signals: int) -> None:
         self._rules = tuple(rules)
         self._keys = tuple(r.key for r in rules)
+        self._key = keys.column(self._keys)
         self._width = width = max((len(r.clauses) for r in rules), default=1)
         equipment = np.array([r.equipment for r in rules], np.intp)
         self._role = np.full((len(rules), width), ROLE_NONE, np.int8)
@@ -138,7 +140,7 @@ class RuleSet:
     def snapshot(self) -> Arrays:
         """See Detector."""
         return {
-            "key": np.array(self._keys, np.str_),
+            "key": self._key,
             "term_symbol": self._symbol.copy(),
             "term_value": self._value.copy(),
             **self._latches.snapshot(),
@@ -146,8 +148,8 @@ class RuleSet:
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Finding]:
         """See Detector."""
-        mine, theirs, gone = match(self._keys, arrays["key"])
-        fitted = {name: _fit(column, self._width) for name, column in arrays.items()}
+        mine, theirs, gone = keys.match(self._keys, arrays["key"])
+        fitted = {name: _fit(column, self._width) for name, column in arrays.items() if name != "key"}
         self._symbol[mine] = fitted["term_symbol"][theirs]
         self._value[mine] = fitted["term_value"][theirs]
         self._latches.restore(fitted, mine, theirs)
@@ -210,8 +212,9 @@ class _Entries:
 def cleared_of_gone_rules(arrays: Mapping[str, npt.NDArray[Any]], gone: Index) -> list[Finding]:
     """*cleared* for rules that a snapshot has as raised and that are no more: nobody else would clear them."""
     phase = arrays["phase"][gone]
+    key = keys.listed(arrays["key"])
     return [
-        subject_of(str(arrays["key"][i])).finding(
+        subject_of(key[i]).finding(
             False,
             onset_us=int(arrays["onset_us"][i]),
             time_us=int(arrays["last_us"][i]),

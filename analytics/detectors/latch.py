@@ -6,7 +6,7 @@ then the second …), so a batch costs per event, and a quiet one hardly anythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -137,11 +137,3 @@ class Latches:
 def _waits(phase: Int8) -> npt.NDArray[np.bool_]:
     waits: npt.NDArray[np.bool_] = (phase == PENDING) | (phase == CLEARING)
     return waits
-
-
-def match(mine: Sequence[str], theirs: npt.NDArray[Any]) -> tuple[Index, Index, Index]:
-    """Which of my rules stand in a snapshot, by key: (my indices, theirs, theirs that I do not have)."""
-    place = {key: i for i, key in enumerate(mine)}
-    found = np.array([place.get(key, -1) for key in theirs.tolist()], np.intp).reshape(-1)
-    here = found >= 0
-    return found[here], np.nonzero(here)[0], np.nonzero(~here)[0]

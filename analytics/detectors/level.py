@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from analytics.detectors import keys
 from analytics.detectors.conditions import cleared_of_gone_rules
 from analytics.detectors.contract import Arrays, Bool, Readings
-from analytics.detectors.latch import NEVER_US, Latches, Transition, match
+from analytics.detectors.latch import NEVER_US, Latches, Transition
 from analytics.kernels.compare import FALSE, TRUE, UNKNOWN
 from analytics.kernels.level import LevelRule, LevelState, level_step, score
 from analytics.kernels.segments import expand, firsts, rounds
@@ -37,6 +38,7 @@ class Levels:
         levels = sorted(catalogue.levels, key=lambda level: level.signal)
         self._levels = tuple(levels)
         self._keys = tuple(level.key for level in levels)
+        self._key = keys.column(self._keys)
         equipment = np.array([level.equipment for level in levels], np.intp)
         signal = np.array([level.signal for level in levels], np.intp)
         self._count = np.bincount(signal, minlength=len(catalogue.signals)).astype(np.intp)
@@ -90,7 +92,7 @@ class Levels:
     def snapshot(self) -> Arrays:
         """See Detector."""
         return {
-            "key": np.array(self._keys, np.str_),
+            "key": self._key,
             "read_us": self._last_us.copy(),
             **{f"level_{name}": getattr(self._state, name).copy() for name in _STATE},
             **self._latches.snapshot(),
@@ -98,7 +100,7 @@ class Levels:
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Finding]:
         """See Detector."""
-        mine, theirs, gone = match(self._keys, arrays["key"])
+        mine, theirs, gone = keys.match(self._keys, arrays["key"])
         self._last_us[mine] = arrays["read_us"][theirs]
         for name in _STATE:
             getattr(self._state, name)[mine] = arrays[f"level_{name}"][theirs]

@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from analytics.detectors import keys
 from analytics.detectors.contract import Arrays, Bool, Readings, Subject
-from analytics.detectors.latch import NEVER_US, match
+from analytics.detectors.latch import NEVER_US
 from analytics.kernels.segments import expand
 from analytics.rules import US_PER_S, Catalogue
 from telemetry.messages import Finding, Heartbeat
@@ -37,6 +38,7 @@ class Presence:
         self._catalogue = catalogue
         self._equipment = tuple(catalogue.equipment)
         self._signals = tuple(catalogue.signals)
+        self._names = {"equipment": keys.column(self._equipment), "signal": keys.column(self._signals)}
         self._of = np.argsort(catalogue.signal_equipment, kind="stable")  # signals, those of one equipment together
         self._count = np.bincount(catalogue.signal_equipment, minlength=len(self._equipment)).astype(np.intp)
         self._start = np.cumsum(self._count) - self._count
@@ -82,23 +84,21 @@ class Presence:
     def snapshot(self) -> Arrays:
         """See Detector."""
         return {
-            "equipment": np.array(self._equipment, np.str_),
-            "signal": np.array(self._signals, np.str_),
+            **self._names,
             **{name: getattr(self, f"_{name}").copy() for name in (*_OF_EQUIPMENT, *_OF_SIGNAL)},
         }
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Finding]:
         """See Detector."""
-        mine, theirs, gone = match(self._equipment, arrays["equipment"])
+        mine, theirs, gone = keys.match(self._equipment, arrays["equipment"])
         for name in _OF_EQUIPMENT:
             getattr(self, f"_{name}")[mine] = arrays[name][theirs]
-        mine, theirs, lapsed = match(self._signals, arrays["signal"])
+        mine, theirs, lapsed = keys.match(self._signals, arrays["signal"])
         for name in _OF_SIGNAL:
             getattr(self, f"_{name}")[mine] = arrays[name][theirs]
-        equipment = ((Subject(str(arrays["equipment"][i]), "", COMMS_LOSS), int(arrays["lost_us"][i])) for i in gone)
-        signals = (
-            (Subject(*split_signal(str(arrays["signal"][i])), STALE), int(arrays["stale_us"][i])) for i in lapsed
-        )
+        units, names = keys.listed(arrays["equipment"]), keys.listed(arrays["signal"])
+        equipment = ((Subject(units[i], "", COMMS_LOSS), int(arrays["lost_us"][i])) for i in gone)
+        signals = ((Subject(*split_signal(names[i]), STALE), int(arrays["stale_us"][i])) for i in lapsed)
         return [
             subject.finding(
                 False, onset_us=onset, time_us=onset, score=0.0, evidence={"reason": "no longer in the plant"}

@@ -91,3 +91,9 @@ def test_a_snapshot_restores_what_stands_and_a_code_that_lost_its_priority_is_cl
 def test_no_events_make_an_empty_snapshot_that_restores() -> None:
     arrays, _ = snapshot.unpack(snapshot.pack(codes().snapshot(), {}))
     assert codes().restore(arrays) == []
+
+
+def test_a_code_that_no_label_can_hold_and_attributes_beyond_measure_flood_nothing() -> None:
+    assert codes().update([event(1, "x" * 65), event(2, "a\nb")]) == []
+    (finding,) = codes().update([event(1, "fault", picture="x" * 5000)])
+    assert finding.evidence == {"attributes": "too long; see the event"}
