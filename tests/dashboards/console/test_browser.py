@@ -256,6 +256,7 @@ def test_an_empty_page_says_why(empty: RunningConsole, browser: Browser) -> None
 
 def test_the_server_goes_away_and_comes_back_without_a_reload(console: RunningConsole, open_page: OpenPage) -> None:
     page = open_page()
+    expect(page.locator("article.tile")).to_have_count(22)
     page.evaluate("window.sameDocument = true")
     console.stop()
     expect(page.get_by_text("Reconnecting", exact=True)).to_be_visible()
