@@ -87,7 +87,7 @@ class PlantEquipment(Model):
     """One piece of equipment, as the file has it."""
 
     id: Name = Field(description="Name in topics, URLs and labels: a-z, 0-9, _ . -")
-    profile: Name = Field(description="Its device profile, from the package or from --profiles-dir.")
+    profile: Name = Field(description="Its device profile: one of the package, or of VIGIL_PROFILES_DIR.")
     address: str = Field(
         description="modbus+tcp://HOST[:502]/UNIT, modbus+rtuovertcp://HOST:PORT/UNIT, mqtt://HOST[:1883]/PREFIX or mqtts://HOST[:8883]/PREFIX.",
         examples=["modbus+tcp://10.0.0.5:502/3", "mqtt://127.0.0.1:1883/lifts/0012"],
