@@ -87,12 +87,12 @@ def _fault(key: str, expected: str, found: str) -> Fault:
 
 
 @asynccontextmanager
-async def translated(what: str, *, seconds: float = ANSWER_S) -> AsyncIterator[None]:
+async def translated(what: str) -> AsyncIterator[None]:
     """A deadline, and Kafka's errors in the log's own words."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(ANSWER_S):
             yield
     except (MessageSizeTooLargeError, RecordTooLargeError) as error:
         raise LogRefused(f"{what}: the broker takes no record of this size: {error}") from error
     except (KafkaError, OSError) as error:  # TimeoutError is an OSError
-        raise LogUnavailable(f"{what}: {error or f'no answer in {seconds:.0f} s'}") from error
+        raise LogUnavailable(f"{what}: {str(error) or f'no answer in {ANSWER_S:.0f} s'}") from error

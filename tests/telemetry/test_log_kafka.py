@@ -48,8 +48,9 @@ async def send_until_taken(producer: Producer, topic: str, records: list[OutReco
 
 
 async def test_producer_and_reader_survive_a_broker_that_is_killed_and_returns(
-    kafka_broker: KafkaBroker, log: Log, topic: str
+    kafka_broker: KafkaBroker, log: Log, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("telemetry.log.kafka_access.ANSWER_S", 3.0)
     producer = await log.producer()
     owner = Owner()
     reader = await log.reader("g", [topic], owner)
