@@ -14,6 +14,7 @@ import psycopg
 import structlog
 
 from alerting import metrics
+from alerting.frozen import unfrozen
 from alerting.lifecycle import Input, Outcome, Reason, Trigger, step
 from alerting.places import Connect
 from alerting.store import lock_alarms, notify_alarm, write
@@ -50,6 +51,7 @@ class CommandHandler:
 
     clock: Clock
     connect: Connect
+    as_login: Connect
     channels: Sequence[str]
     changed: Callable[[], None]
     ready: Callable[[], None]
@@ -80,7 +82,7 @@ class CommandHandler:
         return len(waiting)
 
     async def _one(self, connection: Connection, command_id: str) -> None:
-        async with connection.transaction():
+        async with unfrozen(connection, self.as_login), connection.transaction():
             command = await _lock(connection, command_id)
             if command is None:
                 return  # another instance has it

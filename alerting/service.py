@@ -29,7 +29,7 @@ from telemetry.log import open_log
 from telemetry.messages import VIGIL_SCHEME, Event
 from telemetry.service import Health
 from telemetry.settings import Settings
-from telemetry.store import ALERT, connect, wait_for_schema
+from telemetry.store import ALERT, OWNER, connect, wait_for_schema
 
 log = structlog.get_logger()
 
@@ -64,6 +64,9 @@ def _parts(
     async def connection() -> psycopg.AsyncConnection[Any]:
         return await connect(settings, ALERT, autocommit=True)
 
+    async def as_login() -> psycopg.AsyncConnection[Any]:
+        return await connect(settings, OWNER, autocommit=True)
+
     clock, channels = settings.the_clock, (webhook.CHANNEL,) if to else ()
     notifier = None
     if to is not None:
@@ -75,8 +78,8 @@ def _parts(
         if notifier is not None:
             notifier.woken.set()
 
-    findings = FindingsWorker(settings, clock, the_log, connection, catalogue, channels, health, changed)
-    commands = CommandHandler(clock, connection, channels, changed, lambda: health.found("commands"))
+    findings = FindingsWorker(settings, clock, the_log, connection, as_login, catalogue, channels, health, changed)
+    commands = CommandHandler(clock, connection, as_login, channels, changed, lambda: health.found("commands"))
     parts: dict[str, Part] = {
         "findings": findings.run,
         "commands": commands.run,

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from alerting import metrics
 from alerting.catalogue import Catalogue
 from alerting.findings import Reading, Rejected, read
+from alerting.frozen import unfrozen
 from alerting.lifecycle import Input, Outcome, Trigger, step
 from alerting.places import Connect, Places
 from alerting.register import adopt, look_up
@@ -50,6 +51,7 @@ class FindingsWorker:
     clock: Clock
     log: Log
     connect: Connect
+    as_login: Connect
     catalogue: Catalogue
     channels: Sequence[str]
     health: Health
@@ -97,7 +99,7 @@ class FindingsWorker:
     async def _flush(self, connection: Connection, places: Places, readings: Sequence[Reading]) -> None:
         """One transaction. `places` moves only when it is committed."""
         moved = {r.record.partition: r.record for r in readings}
-        async with asyncio.timeout(FLUSH_S), connection.transaction():
+        async with asyncio.timeout(FLUSH_S), unfrozen(connection, self.as_login), connection.transaction():
             new = await self._new(connection, readings)
             decided = await self._apply(connection, [f for r in new for f in r.findings])
             for reading in new:
