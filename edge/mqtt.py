@@ -106,6 +106,8 @@ class MqttDriver:
     _closing: bool = False
     _turned_away: bool = False
     _outstanding: int = 0
+    _unconfirmed: int = 0
+    """Subscriptions that the broker has not confirmed since the connection was made."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _retained_us: dict[str, int] = field(default_factory=dict)
 
@@ -164,10 +166,10 @@ class MqttDriver:
         if reason.is_failure:
             self._tell(f"broker refused: {reason}")
             return
-        self._tell(None)
         wanted = [(name, subscription.qos) for name, subscription in self.subscriptions.items()]
         for start in range(0, len(wanted), SUBSCRIBE_AT_ONCE):
             client.subscribe(wanted[start : start + SUBSCRIBE_AT_ONCE])
+        self._unconfirmed = len(wanted)
 
     def _not_connected(self, client: Client, userdata: Any) -> None:
         self._tell("broker cannot be reached")
@@ -192,8 +194,11 @@ class MqttDriver:
         properties: Properties | None,
     ) -> None:
         refused = sum(reason.is_failure for reason in reasons)
+        self._unconfirmed -= len(reasons)
         if refused:
             self._tell(f"broker refused {refused} subscriptions")
+        elif self._unconfirmed <= 0:
+            self._tell(None)
 
     def _message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         if self._closing:

@@ -1,0 +1,425 @@
+"""The whole edge: a pymodbus server and a real mosquitto in, records on the embedded log out; killed and restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from edge.service import run, spool_path
+from telemetry.batch import SampleBatch, concatenate
+from telemetry.errors import ConfigError, StateLocked
+from telemetry.ledger import HOUR_US, row_hashes
+from telemetry.log import open_log
+from telemetry.log.protocol import TELEMETRY, InRecord, Partition
+from telemetry.messages import Event, Heartbeat, Kind, Ledger
+from telemetry.service import Health
+from telemetry.settings import Settings
+from telemetry.wire import (
+    check_crc,
+    decode_events,
+    decode_heartbeat,
+    decode_ledger,
+    decode_registry,
+    decode_samples,
+    read_envelope,
+)
+from tests.edge.build import TEXT, make_profile, write_plant
+from tests.edge.device import Ask, Device, data, frame
+from tests.edge.test_mqtt import Publisher
+from tests.fixtures.mosquitto import Mosquitto
+from tests.fixtures.parts import missing
+
+PROFILE = make_profile(
+    {
+        "level": {"modbus": {"address": 10, "type": "i16"}},
+        "code": {"modbus": {"address": 11}},
+        "x": {"mqtt": {}},
+    },
+    poll_s=0.1,
+    timeout_s=0.5,
+    schemes={"local": {"name": TEXT, "codes": {"67": {"name": TEXT}}}},
+    code_points=[{"point": "code", "scheme": "local"}],
+)
+
+
+class FromTheStart:
+    """A reader that reads everything."""
+
+    async def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None: ...
+
+
+@dataclass
+class Seen:
+    """What is on the log, each (epoch, seq) once."""
+
+    kinds: dict[tuple[int, int], Kind] = field(default_factory=dict)
+    batches: dict[tuple[int, int], SampleBatch] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    heartbeats: list[Heartbeat] = field(default_factory=list)
+    ledgers: list[Ledger] = field(default_factory=list)
+    registries: list[Any] = field(default_factory=list)
+    order: list[tuple[int, int]] = field(default_factory=list)
+    values: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def take(self, record: InRecord) -> None:
+        envelope = read_envelope(record.headers)
+        check_crc(envelope, record.value)
+        number = (envelope.identity.epoch, envelope.identity.seq)
+        if number in self.kinds:
+            assert self.values[number] == record.value, "a number means one record for ever"
+            return
+        self.order.append(number)
+        self.kinds[number], self.values[number] = envelope.kind, record.value
+        match envelope.kind:
+            case Kind.SAMPLES:
+                self.batches[number] = decode_samples(record.value)
+            case Kind.EVENTS:
+                self.events += decode_events(record.value)
+            case Kind.HEARTBEAT:
+                self.heartbeats.append(decode_heartbeat(record.value))
+            case Kind.LEDGER:
+                self.ledgers.append(decode_ledger(record.value))
+            case Kind.REGISTRY:
+                self.registries.append(decode_registry(record.value))
+
+    def epochs(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = defaultdict(list)
+        for epoch, seq in self.order:
+            found[epoch].append(seq)
+        return found
+
+    def samples(self) -> SampleBatch:
+        return concatenate(list(self.batches.values()))
+
+    def of(self, signal: str) -> list[float]:
+        whole = self.samples()
+        if signal not in whole.names:
+            return []
+        return [float(v) for v in whole.value[whole.signal == whole.names.index(signal)]]
+
+    def assert_no_holes(self) -> None:
+        for seqs in self.epochs().values():
+            assert seqs == list(range(len(seqs)))
+
+    def assert_ledger_is_the_rows(self) -> None:
+        """The audit, done here by hand: counts and checksums by epoch, equipment and hour."""
+        counted: dict[tuple[int, str, int], tuple[int, int]] = {}
+        for (epoch, _), batch in self.batches.items():
+            for place, at, row in zip(batch.signal, batch.time_us, row_hashes(batch), strict=True):
+                key = (epoch, batch.names[place].partition("/")[0], int(at) // HOUR_US * HOUR_US)
+                n, checksum = counted.get(key, (0, 0))
+                counted[key] = (n + 1, (checksum + int(row)) % 2**64)
+        told: dict[tuple[int, str, int], tuple[int, int]] = {}
+        for ledger in self.ledgers:
+            for entry in ledger.entries:
+                key = (ledger.epoch, entry.equipment, entry.hour_us)
+                n, checksum = told.get(key, (0, 0))
+                told[key] = (n + entry.samples, (checksum + entry.checksum) % 2**64)
+        assert told == counted
+
+
+async def read_log(settings: Settings) -> Seen:
+    log, seen = open_log(settings), Seen()
+    reader = await log.reader("test", [TELEMETRY], FromTheStart())
+    try:
+        while True:
+            for record in await reader.fetch(max_records=5000, max_wait_s=0.2):
+                seen.take(record)
+            if seen.order and await reader.lag() == 0:
+                return seen
+    finally:
+        await reader.close()
+        await log.close()
+
+
+@pytest.fixture
+async def boiler() -> AsyncIterator[str]:
+    """A pymodbus server: level −35 in register 10, code 67 in 11."""
+    registers = [0] * 10 + [0xFFDD, 67] + [0] * 20
+    device = SimDevice(1, simdata=[SimData(address=0, values=registers, datatype=DataType.REGISTERS)])
+    server = ModbusTcpServer(device, address=("127.0.0.1", 0))
+    await server.serve_forever(background=True)
+    yield f"modbus+tcp://127.0.0.1:{server.transport.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
+    await server.shutdown()  # type: ignore[no-untyped-call]
+
+
+def plant_of(folder: Path, *addresses: str, profile: Any = PROFILE) -> Settings:
+    equipment = [{"id": f"e{n}", "profile": "test", "address": a} for n, a in enumerate(addresses, start=1)]
+    plant = write_plant(folder, profile, equipment)
+    return Settings(state_dir=folder / "state", plant=plant, profiles_dir=folder)
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Running:
+    """An edge in this process."""
+
+    settings: Settings
+    stop: asyncio.Event
+    health: Health
+    task: asyncio.Task[None]
+
+    async def end(self) -> float:
+        began = time.monotonic()
+        self.stop.set()
+        await self.task
+        return time.monotonic() - began
+
+
+def start(settings: Settings) -> Running:
+    stop, health = asyncio.Event(), Health("edge")
+    return Running(settings, stop, health, asyncio.create_task(run(settings, stop, health)))
+
+
+async def test_readings_of_both_drivers_reach_the_log_in_order_without_holes_and_the_ledger_agrees(
+    tmp_path: Path, boiler: str, mosquitto: Mosquitto
+) -> None:
+    settings = plant_of(tmp_path, f"{boiler}/1", f"{mosquitto.url}/plant/2", "modbus+tcp://127.0.0.1:1/1")
+    edge = start(settings)
+    device = Publisher(mosquitto)
+    async with asyncio.timeout(20):
+        while not (await read_log(settings)).of("e2/x"):
+            device.say("plant/2/state", {"values": {"x": -1}})
+    for n in range(50):
+        device.say("plant/2/state", {"values": {"x": n}})
+    device.say("plant/2/event", {"scheme": "s", "code": "4", "state": "on", "floor": 3})
+    device.close()
+    async with asyncio.timeout(10):
+        while [e.scheme for e in (await read_log(settings)).events].count("s") == 0:
+            pass
+        while "e3" not in (await read_log(settings)).heartbeats[-1].unreachable:
+            pass
+    assert await edge.end() < 3.0
+    seen = await read_log(settings)
+    seen.assert_no_holes()
+    seen.assert_ledger_is_the_rows()
+    assert seen.order == sorted(seen.order, key=lambda number: number[1]), "in the order in which they were made"
+    assert seen.kinds[seen.order[0]] is Kind.REGISTRY
+    assert [e["id"] for e in seen.registries[0].plant["equipment"]] == ["e1", "e2", "e3"]
+    assert set(seen.of("e1/level")) == {-35.0}
+    assert seen.of("e2/x")[-30:] == [float(n) for n in range(20, 50)]
+    assert seen.heartbeats[-1].equipments == ("e1", "e2", "e3")
+    assert {(e.equipment, e.scheme, e.code, e.on) for e in seen.events} == {
+        ("e1", "local", "67", True),
+        ("e2", "s", "4", True),
+    }, "the code once, though it was read in every cycle"
+    bad = [v for v in seen.of("e3/level") if v == v]
+    assert bad == [], "the absent device has bad samples without values"
+    assert 1 <= len(seen.of("e3/level")) <= 4
+
+
+CHILD = """
+import sys
+from edge.service import run
+from telemetry.service import run_service
+from telemetry.settings import load_settings
+sys.exit(run_service("edge", load_settings(), run, listen=None))
+"""
+
+
+class Child:
+    """An edge in a process of its own, to be killed."""
+
+    def __init__(self, settings: Settings) -> None:
+        environment = {
+            **os.environ,
+            "VIGIL_STATE_DIR": str(settings.state_dir),
+            "VIGIL_PLANT": str(settings.plant),
+            "VIGIL_PROFILES_DIR": str(settings.profiles_dir),
+            "VIGIL_SPOOL_MAX_BYTES": str(settings.spool_max_bytes),
+        }
+        self.errors = (settings.state_dir.parent / "edge.log").open("ab")
+        self.process = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, stderr=self.errors)
+
+    def kill(self) -> None:
+        """SIGKILL; harmless when it is over."""
+        self.process.kill()
+        self.process.wait(10)
+        self.errors.close()
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(10)
+        self.errors.close()
+        return status
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[[Settings], Child]]:
+    """Starts edges, and leaves none behind."""
+    children: list[Child] = []
+
+    def start(settings: Settings) -> Child:
+        children.append(Child(settings))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+
+
+async def test_killed_again_and_again_between_receipt_and_acknowledgement_nothing_said_is_lost(
+    tmp_path: Path, boiler: str, mosquitto: Mosquitto, spawn: Callable[[Settings], Child]
+) -> None:
+    settings = plant_of(tmp_path, f"{boiler}/1", f"{mosquitto.url}/plant/2")
+    device, said = Publisher(mosquitto), 0
+    child = spawn(settings)
+    async with asyncio.timeout(20):  # Until its subscription is there: what is said before has nobody to keep it.
+        while not (await read_log(settings)).of("e2/x"):
+            device.say("plant/2/state", {"values": {"x": -1}})
+    for killed in range(1, 4):
+        for _ in range(60):
+            device.client.publish("plant/2/state", json.dumps({"values": {"x": said}}), qos=1)
+            said += 1
+        await asyncio.to_thread(child.kill)
+        for _ in range(20):
+            device.say("plant/2/state", {"values": {"x": said}})
+            said += 1
+        child = spawn(settings)
+        async with asyncio.timeout(20):
+            while len((await read_log(settings)).epochs()) == killed:
+                pass
+    device.say("plant/2/state", {"values": {"x": said}})
+    device.close()
+    async with asyncio.timeout(20):
+        while float(said) not in (await read_log(settings)).of("e2/x"):
+            pass
+    assert await asyncio.to_thread(child.terminate) == 0
+    seen = await read_log(settings)
+    seen.assert_no_holes()
+    seen.assert_ledger_is_the_rows()
+    assert len(seen.epochs()) == 4
+    assert set(seen.of("e2/x")) - {-1.0} == {float(n) for n in range(said + 1)}
+    assert [e.code for e in seen.events if e.scheme == "local"] == ["67"], "its state survived: no second beginning"
+
+
+async def test_a_register_that_changes_is_on_the_log_soon_after_its_poll(tmp_path: Path) -> None:
+    """The edge's share of the way from register to alarm; the median is the claim, the machine may be busy."""
+    shift, changed = 0, 0.0
+    read_at: dict[int, float] = {}
+
+    async def behave(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        read_at.setdefault(ask.address + shift, time.time())
+        writer.write(frame(ask, data(ask, shift=shift)))
+
+    async with Device(behave) as device:
+        settings = plant_of(tmp_path, f"{device.url}/1")
+        edge = start(settings)
+        log = open_log(settings)
+        await log.ensure_topics([TELEMETRY])
+        reader = await log.reader("latency", [TELEMETRY], FromTheStart())
+        took: list[float] = []
+        async with asyncio.timeout(20):
+            while len(took) < 20:
+                for record in await reader.fetch(max_records=100, max_wait_s=0.5):
+                    if read_envelope(record.headers).kind is not Kind.SAMPLES:
+                        continue
+                    batch = decode_samples(record.value)
+                    value = int(batch.value[list(batch.names).index("e1/level")])
+                    if value == 10 + shift:
+                        took.append(record.appended_us / 1e6 - read_at[value])
+                        shift, changed = shift + 1, time.time()
+        assert changed
+        assert sorted(took)[10] < 0.05
+        await reader.close()
+        await log.close()
+        await edge.end()
+
+
+async def test_a_second_edge_of_the_same_name_on_the_same_state_is_refused(tmp_path: Path, boiler: str) -> None:
+    settings = plant_of(tmp_path, f"{boiler}/1")
+    first = start(settings)
+    await until(spool_path(settings).exists)
+    second = start(settings)
+    with pytest.raises(StateLocked):
+        await second.task
+    await first.end()
+
+
+async def test_a_full_disk_is_said_in_health_and_when_it_is_free_again_everything_goes_on(
+    tmp_path: Path, boiler: str
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if await shell("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)):
+        missing(
+            "a small disk (mount)", not_tried="a full disk under the whole edge", how="run as root", obtainable=False
+        )
+    try:
+        settings = plant_of(tmp_path, f"{boiler}/1").model_copy(update={"state_dir": small})
+        (small / "log").symlink_to(tmp_path, target_is_directory=True)
+        edge = start(settings)
+        await until(lambda: spool_path(settings).exists() and (tmp_path / "plant.yaml").exists())
+        ballast = small / "ballast"
+        fill(ballast)
+        await until(lambda: "spool" in edge.health.waiting_for)
+        assert "cannot be written" in edge.health.waiting_for["spool"]
+        ballast.unlink()
+        await until(lambda: not edge.health.waiting_for)
+        await edge.end()
+        seen = await read_log(settings)
+        seen.assert_no_holes()
+        seen.assert_ledger_is_the_rows()
+        times = sorted(seen.samples().time_us.tolist())
+        assert max(b - a for a, b in pairwise(times)) < 1_500_000, "what was read meanwhile is there"
+    finally:
+        assert await shell("umount", "-l", str(small)) == 0
+
+
+async def shell(*command: str) -> int:
+    """The exit status of a command."""
+    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
+    return await process.wait()
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("rule", "addresses", "edge", "key"),
+    [
+        ("a plant file is needed", (), "edge-1", "VIGIL_PLANT"),
+        ("an edge without equipment is a mistake", ("modbus+tcp://h/1",), "edge-9", "VIGIL_EDGE"),
+        ("two equipments may not share their topics", ("mqtt://h/a", "mqtt://h/a"), "edge-1", "equipment.*address"),
+    ],
+)
+async def test_a_wrong_configuration_is_told_with_its_key(
+    tmp_path: Path, rule: str, addresses: tuple[str, ...], edge: str, key: str
+) -> None:
+    settings = plant_of(tmp_path, *(addresses or ("modbus+tcp://h/1",)))
+    plant = settings.plant
+    if edge != "edge-1" and plant is not None:
+        text = plant.read_text(encoding="utf-8").replace("id: e1", "id: e1\n  edge: edge-1")
+        plant.write_text(text, encoding="utf-8")
+    settings = settings.model_copy(update={"edge": edge, "plant": plant if addresses else None})
+    with pytest.raises(ConfigError, match=key):
+        await run(settings, asyncio.Event(), Health("edge"))
