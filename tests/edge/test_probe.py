@@ -1,0 +1,73 @@
+"""`vigil probe`: one device, read once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edge.probe import probe
+from telemetry.profile import Profile
+from tests.edge.build import make_profile
+from tests.edge.device import Ask, Device, data, frame
+from tests.edge.test_mqtt import Publisher
+from tests.fixtures.mosquitto import Mosquitto
+
+
+@pytest.fixture
+def profile() -> Profile:
+    return make_profile(
+        {
+            "slow": {"modbus": {"address": 7, "scale": 0.1}, "unit": "°C", "poll_s": 60},
+            "wide": {"modbus": {"address": 8, "type": "u32"}},
+            "none": {"modbus": {"address": 10, "not_available": [10]}},
+            "name": {"modbus": {"address": 0x4142, "type": "string", "length": 1}, "kind": "text"},
+            "lamp": {"modbus": {"address": 3, "table": "coil", "type": "bool"}},
+            "refused": {"modbus": {"address": 500}},
+            "x": {"mqtt": {}, "unit": "mm"},
+            "y": {"mqtt": {"topic": "other", "path": "v"}},
+        },
+        timeout_s=0.3,
+    )
+
+
+async def test_a_modbus_device_shows_each_points_words_value_unit_and_quality(profile: Profile) -> None:
+    async def behave(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(ask, b"\x83\x02" if ask.address == 500 else data(ask)))
+
+    async with Device(behave) as device:
+        rows = await probe(f"{device.url}/1", profile)
+    assert [(r.point, r.raw, r.value, r.unit, r.quality) for r in rows] == [
+        ("slow", [7], 0.7, "°C", "good"),
+        ("wide", [8, 9], float(8 << 16 | 9), "", "good"),
+        ("none", [10], None, "", "sensor"),
+        ("name", [0x4142], "AB", "", "good"),
+        ("lamp", 1, 1.0, "", "good"),
+        ("refused", None, None, "", "config"),
+    ]
+    assert rows[0].as_dict() == {"point": "slow", "raw": [7], "value": 0.7, "unit": "°C", "quality": "good"}
+
+
+async def test_a_device_that_is_not_there_has_rows_without_values(profile: Profile) -> None:
+    async with Device() as device:
+        pass
+    rows = await probe(f"{device.url}/1", profile)
+    assert {(r.raw, r.value, r.quality) for r in rows} == {(None, None, "comms")}
+
+
+async def test_an_mqtt_device_is_listened_to_and_what_does_not_come_is_said(
+    profile: Profile, mosquitto: Mosquitto
+) -> None:
+    device = Publisher(mosquitto)
+    device.say("plant/1/state", {"values": {"x": 1.5}}, retain=True)
+    rows = await probe(f"{mosquitto.url}/plant/1", profile, wait_s=1.0)
+    device.close()
+    assert [(r.point, r.raw, r.value, r.unit, r.quality) for r in rows] == [
+        ("x", 1.5, 1.5, "mm", "good"),
+        ("y", None, None, "", "comms"),
+    ]
+
+
+async def test_an_address_that_is_none_is_told(profile: Profile) -> None:
+    with pytest.raises(ValueError, match="expected modbus"):
+        await probe("http://device/1", profile)
