@@ -67,7 +67,8 @@ class Engine:
         self._accepted = Accepted()
         self.edges: dict[str, Edge] = {}
         self.counts: Counter[str] = Counter()
-        """Rows that were not judged live, by why: late, unregistered, future, old. The owner may take and clear it."""
+        """Rows that were not judged live, by why: late, unregistered, future, old; and of
+        events: late_event, implausible_event. The owner may take and clear it."""
 
     def accept(self, identity: Identity) -> bool:
         """Whether a record is new. A new epoch of an edge means that nobody was looking for a while."""
@@ -94,8 +95,13 @@ class Engine:
     def events(self, edge: str, events: Iterable[Event], *, now_us: int) -> list[Finding]:
         """Takes the events of a record."""
         horizon_us = self._now(edge, now_us) + AHEAD_US
-        plausible = [e for e in events if e.time_us <= horizon_us]
-        return self._codes.update(plausible)
+        told = list(events)
+        plausible = [e for e in told if self._oldest(edge) <= e.time_us <= horizon_us]
+        found = self._codes.update(plausible)
+        self.counts["implausible_event"] += len(told) - len(plausible)
+        self.counts["late_event"] += self._codes.late
+        self._codes.late = 0
+        return found
 
     def heartbeat(self, beat: Heartbeat, *, now_us: int) -> list[Finding]:
         """Takes a heartbeat: the log's time of its edge advances. One from the future is not believed."""
@@ -167,6 +173,9 @@ class Engine:
     def _now(self, edge: str, now_us: int) -> int:
         return self.edges[edge].time_us if edge in self.edges else now_us
 
+    def _oldest(self, edge: str) -> int:
+        return max(0, self.edges[edge].time_us - self._old_us) if edge in self.edges else 0
+
     def _readings(self, edge: str, batches: Sequence[SampleBatch], now_us: int) -> Readings:
         index = self._catalogue.signals
         tables = [np.fromiter(map(index.get, b.names, repeat(-1)), np.intp, len(b.names)) for b in batches]
@@ -175,8 +184,8 @@ class Engine:
         value = np.concatenate([b.value for b in batches])
         known = ~is_bad(np.concatenate([b.quality for b in batches])) & ~np.isnan(value)
         record = np.repeat(np.arange(len(batches)), [len(b) for b in batches])
-        oldest_us = self.edges[edge].time_us - self._old_us if edge in self.edges else NEVER_US
-        registered, future, old = signal >= 0, time_us > self._now(edge, now_us) + AHEAD_US, time_us < oldest_us
+        registered, future = signal >= 0, time_us > self._now(edge, now_us) + AHEAD_US
+        old = time_us < self._oldest(edge)
         for why, rows in (("unregistered", ~registered), ("future", future), ("old", old)):
             if rows.any():
                 self.counts[why] += int(rows.sum())

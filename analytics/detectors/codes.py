@@ -44,6 +44,8 @@ class _Code:
     until_us: int
     """When it clears by itself; NEVER_US: only by its end."""
     last_us: int
+    named_us: int = NEVER_US
+    """The newest onset: it names a finding, so no later one may equal it."""
 
 
 class Codes:
@@ -70,9 +72,9 @@ class Codes:
 
     def snapshot(self) -> Arrays:
         """All state, copied."""
-        times = [(c.onset_us, c.until_us, c.last_us) for c in self._codes.values()]
+        times = [(c.onset_us, c.until_us, c.last_us, c.named_us) for c in self._codes.values()]
         names = keys.column(["\x1f".join(key) for key in self._codes])
-        return {"key": names, "time_us": np.array(times, np.int64).reshape(-1, 3)}
+        return {"key": names, "time_us": np.array(times, np.int64).reshape(-1, 4)}
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Finding]:
         """See Detector."""
@@ -105,10 +107,10 @@ class Codes:
         if event.on:
             code.until_us = event.time_us + round(hold_s * US_PER_S) if hold_s else NEVER_US
             if code.onset_us == NEVER_US:
-                code.onset_us = event.time_us
-                yield self._finding(key, True, code.onset_us, event.time_us, _evidence(event))
+                code.onset_us = code.named_us = max(event.time_us, code.named_us + 1)
+                yield self._finding(key, True, code.onset_us, code.onset_us, _evidence(event))
         elif code.onset_us != NEVER_US:
-            yield self._clear(key, code, event.time_us, _evidence(event))
+            yield self._clear(key, code, max(event.time_us, code.onset_us), _evidence(event))
 
     def _hold_s(self, key: Key) -> float | None:
         """None: makes no finding. 0: stands until its end. Else: clears after so many seconds."""
@@ -155,4 +157,7 @@ class Codes:
 
 def _evidence(event: Event) -> dict[str, Any]:
     attributes = dict(event.attributes)
-    return attributes if len(orjson.dumps(attributes)) <= MAX_ATTRIBUTES else {"attributes": "too long; see the event"}
+    encoded = orjson.dumps(attributes)
+    if len(encoded) <= MAX_ATTRIBUTES and b"\\u0000" not in encoded:  # which no database takes
+        return attributes
+    return {"attributes": "not shown; see the event"}

@@ -110,7 +110,7 @@ class Presence:
     def _lose(self, newly: Index, beat: Heartbeat) -> Iterator[Finding]:
         for q in newly.tolist():
             name = self._equipment[q]
-            onset = min(beat.unreachable[name], beat.time_us)
+            onset = min(max(beat.unreachable[name], int(self._since_us[q])), beat.time_us)  # it answered until then
             self._lost_us[q] = onset
             yield Subject(name, "", COMMS_LOSS).finding(
                 True, onset_us=onset, time_us=beat.time_us, score=1.0, evidence={"edge": beat.edge}

@@ -5,7 +5,8 @@
 
 A symbol holds until the next one, so a delay is over at since + delay whether a sample, a heartbeat or nothing came at
 that moment: a raise carries that time, and does not depend on how the stream was cut into batches. UNKNOWN changes
-nothing and ends no delay: only a known symbol can, at its own time. Both functions are pure.
+nothing and ends no delay: only a known symbol can, at its own time. An onset names its finding, so no two onsets of a
+latch are equal: one that would be is 1 µs later. Both functions are pure.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def enter(
 ) -> Step:
     """Takes a new `symbol` at `time_us`, after `complete` up to that time with the old one. All (n,)."""
     true, false, between = symbol == TRUE, symbol == FALSE, symbol == BETWEEN
+    again = (phase == IDLE) & true & (time_us <= onset_us)
+    time_us = np.where(again, onset_us + 1, time_us)
     began = ((phase == IDLE) & true) | ((phase == RAISED) & false)
     since = np.where(began, time_us, since_us)
     after = np.where((phase == IDLE) & true, PENDING, np.where((phase == RAISED) & false, CLEARING, phase))

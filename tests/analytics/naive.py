@@ -50,7 +50,9 @@ class NaiveLatch:
             if said != "true":
                 self.pending = None
                 return
-            self.pending = now if self.pending is None else self.pending
+            if self.pending is None:
+                now = max(now, self.onset + 1)
+                self.pending = now
             if now >= self.pending + self.on_us:
                 self.raise_at(now)
             return

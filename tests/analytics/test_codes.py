@@ -93,7 +93,14 @@ def test_no_events_make_an_empty_snapshot_that_restores() -> None:
     assert codes().restore(arrays) == []
 
 
+def test_a_code_that_begins_twice_at_one_time_makes_two_findings() -> None:
+    found = codes().update([event(1, "fault"), event(1, "fault", False), event(1, "fault")])
+    assert [f.raised for f in found] == [True, False, True]
+    assert len({f.id for f in found}) == 2
+
+
 def test_a_code_that_no_label_can_hold_and_attributes_beyond_measure_flood_nothing() -> None:
     assert codes().update([event(1, "x" * 65), event(2, "a\nb")]) == []
-    (finding,) = codes().update([event(1, "fault", picture="x" * 5000)])
-    assert finding.evidence == {"attributes": "too long; see the event"}
+    for picture in ("x" * 5000, "\0"):
+        (finding,) = codes().update([event(1, "fault", picture=picture)])
+        assert finding.evidence == {"attributes": "not shown; see the event"}

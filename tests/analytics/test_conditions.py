@@ -99,6 +99,12 @@ def test_a_raise_carries_the_time_at_which_its_delay_was_over_and_the_value_at_i
     assert finding.evidence == {"value": 95.0, "limit": 90.0, "condition": "above"}
 
 
+def test_two_onsets_at_one_time_are_two_findings() -> None:
+    found = drive_points(("plain", 0, 95.0), ("plain", 0, 1.0), ("plain", 0, 95.0))
+    assert [f.raised for f in found] == [True, False, True]
+    assert len({f.id for f in found}) == 2
+
+
 def test_an_on_delay_ends_by_heartbeats_alone_and_not_before_its_time() -> None:
     assert drive_points(("delayed", 0, 95.0), beats=(1.0, 2.0, 3.9)) == []
     assert brief(drive_points(("delayed", 0, 95.0), beats=(3.9, 4.0, 5.0))) == [("limit:high", True, 0, 4)]

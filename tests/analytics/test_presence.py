@@ -92,6 +92,14 @@ def test_an_unreachable_equipment_is_one_comms_loss_since_when_it_stopped_to_ans
     assert story.beats(61, 65) == []
 
 
+def test_a_second_loss_is_another_finding_whatever_its_edge_says_of_since_when() -> None:
+    story = Story()
+    story.beat(0)
+    first = story.beat(4, {"a": 2.5})
+    story.beat(5)
+    assert (first[0][3], story.beat(6, {"a": 2.5})) == (2.5, [("a", "comms-loss", True, 5, 6)])
+
+
 def test_comms_loss_takes_the_place_of_staleness() -> None:
     story = Story()
     story.beat(0)
