@@ -105,6 +105,8 @@ class _Reader:
         self._points: list[str | None] = [self._point(index, name) for index, name in enumerate(columns)]
 
     def read(self, rows: Iterable[list[str]]) -> Feed:
+        if self._layout.time_column is not None and self._columns[:1] != [self._layout.time_column]:
+            raise ConfigError(self._faults or [self._not_a_feed()])
         times: list[int] = []
         values: list[list[float]] = []
         texts: list[list[str]] = []
@@ -138,6 +140,9 @@ class _Reader:
             {str(self._points[i]): tuple(words[n] for words in texts) for n, i in enumerate(wordy)},
             self._unreadable,
         )
+
+    def _not_a_feed(self) -> Fault:
+        return Fault(self._file, 1, "(file)", "a header that begins with time", "nothing")
 
     def _is_text(self, point: str) -> bool:
         return self._profile.points[point].kind is PointKind.TEXT

@@ -236,7 +236,10 @@ async def _publisher(where: Address) -> AsyncIterator[_Publisher]:
 
     client.on_connect = on_connect
     client.on_publish = on_publish
-    await asyncio.to_thread(client.connect, where.host, where.port, KEEP_ALIVE_S)
+    try:
+        await asyncio.to_thread(client.connect, where.host, where.port, KEEP_ALIVE_S)
+    except OSError as error:
+        raise OSError(f"{where.endpoint}: no MQTT broker there ({error.strerror or error})") from error
     client.loop_start()
     try:
         await asyncio.wait_for(connected, ACKNOWLEDGED_WITHIN_S)

@@ -105,7 +105,7 @@ def test_every_mistake_of_a_file_is_told_at_once_with_its_line(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "expected at least one row of readings, found none"),
+        ("", "expected a header that begins with time, found nothing"),
         ("time,pressure\n", "expected at least one row of readings, found none"),
         ("pressure,time\n1,2\n", "expected time as the first column, found 'pressure'"),
     ],
@@ -113,6 +113,12 @@ def test_every_mistake_of_a_file_is_told_at_once_with_its_line(tmp_path: Path) -
 def test_a_file_that_is_no_feed_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_feed(feed(tmp_path, text), PUMP)
+
+
+def test_of_a_file_without_a_feeds_header_only_the_header_is_blamed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_feed(feed(tmp_path, "# A document\nwith many\nlines\n"), PUMP)
+    assert [fault.line for fault in raised.value.faults] == [1]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pymodbus.client import AsyncModbusTcpClient
 
 from simulators.faults import Fault, Rhythm, rhythm_faults
 from simulators.feeds import read_feed
@@ -17,6 +19,7 @@ from simulators.scenario import load_scenario, run
 from telemetry.clock import time_us
 from telemetry.errors import ConfigError
 from telemetry.files import load_profile
+from tests.fixtures.ports import free_port
 
 SMALL = """
 seed: 3
@@ -157,3 +160,31 @@ def test_a_file_that_is_no_scenario_is_refused(tmp_path: Path, text: str, said: 
 async def test_on_the_network_units_need_an_address(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"units\.0\.address: expected an address"):
         await run(write(tmp_path, SMALL))
+
+
+async def test_a_scenario_on_the_network_shows_its_faults_and_ends_by_itself(tmp_path: Path) -> None:
+    port = free_port()
+    text = f"""
+seed: 3
+seconds: 60
+units:
+  - {{class: sola-boilers, count: 2, prefix: boiler, address: "modbus+tcp://127.0.0.1:{port}/5"}}
+faults:
+  - {{equipment: boiler-02, kind: flame-lost, start_s: 5, end_s: 1000}}
+"""
+    path = write(tmp_path, text)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(run(path, speed=20.0))
+        client = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=2, retries=0, reconnect_delay=0)
+        while not await client.connect():
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while (codes := [await lockout(client, unit) for unit in (5, 6)]) != [0, 106]:
+                assert codes == [0, 0]
+                await asyncio.sleep(0.02)
+            await running
+        client.close()
+
+
+async def lockout(client: AsyncModbusTcpClient, unit: int) -> int:
+    return int((await client.read_holding_registers(0x22, count=1, device_id=unit)).registers[0])
