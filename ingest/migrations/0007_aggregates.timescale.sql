@@ -31,6 +31,8 @@ GRANT SELECT ON public.samples_1m, public.samples_1h TO vigil_reader, vigil_cons
 
 -- Sets the policies: raw samples are kept for `raw`, aggregates are brought up to date within `late` and never beyond,
 -- because a refresh over dropped chunks rewrites an aggregate from what is left. Changes nothing that is set already.
+-- buckets_per_batch 0: in batches (the default since 2.19) the policy of the hour passes over late data in silence
+-- (tried with 2.28.3: samples_1m corrected, samples_1h not).
 CREATE FUNCTION store.apply_retention(raw interval, late interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -48,9 +50,9 @@ BEGIN
     PERFORM remove_continuous_aggregate_policy('store.sample_1h', if_exists => true);
     PERFORM add_retention_policy('store.sample', drop_after => raw);
     PERFORM add_continuous_aggregate_policy('store.sample_1m', start_offset => late,
-        end_offset => interval '2 minutes', schedule_interval => interval '1 minute');
+        end_offset => interval '2 minutes', schedule_interval => interval '1 minute', buckets_per_batch => 0);
     PERFORM add_continuous_aggregate_policy('store.sample_1h', start_offset => late,
-        end_offset => interval '2 hours', schedule_interval => interval '10 minutes');
+        end_offset => interval '2 hours', schedule_interval => interval '10 minutes', buckets_per_batch => 0);
     CALL remove_columnstore_policy('store.sample', if_exists => true);
     CALL add_columnstore_policy('store.sample', after => interval '1 day', schedule_interval => interval '1 hour');
     DELETE FROM store.policy;
