@@ -16,6 +16,7 @@ import httpx
 import psycopg
 import pytest
 
+from alerting.service import run as alert
 from dashboards.console.service import bind, check, serve
 from telemetry.service import Health
 from telemetry.settings import Settings
@@ -129,50 +130,35 @@ def api(console: RunningConsole) -> Iterator[httpx.Client]:
 
 
 class Alerting:
-    """Handles command rows as alerting does, in a thread: the console may not change an alarm itself."""
+    """The real alerting, in a thread: the console may not change an alarm itself."""
 
-    def __init__(self, store_url: str) -> None:
-        self._store_url = store_url
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="alerting")
-        self.handled: list[str] = []
+    def __init__(self, store_url: str, state: Path) -> None:
+        self._settings = Settings(store=store_url, state_dir=state)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._health = Health("alert")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="alerting")
 
     def __enter__(self) -> Alerting:
+        self._health.missing("log", "not started")
         self._thread.start()
+        until(lambda: not self._health.waiting_for)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
-    def _work(self) -> None:
-        with psycopg.connect(self._store_url, autocommit=True) as connection:
-            connection.execute("LISTEN vigil_command")
-            while not self._stop.is_set():
-                self._handle(connection)
-                list(connection.notifies(timeout=0.1, stop_after=1))
-
-    def _handle(self, connection: psycopg.Connection[Any]) -> None:
-        seed = Seed(connection, now=utc_now())
-        for key, alarm, by, note in connection.execute(
-            "SELECT command_id, alarm_id, by, note FROM alarm.command WHERE outcome IS NULL ORDER BY requested_at"
-        ).fetchall():
-            with connection.transaction():
-                row = connection.execute("SELECT state FROM alarm.alarm WHERE alarm_id = %s", (alarm,)).fetchone()
-                outcome = "unknown_alarm" if row is None else "already_acknowledged"
-                if row and row[0] == "unacknowledged":
-                    outcome = "done"
-                    seed.acknowledged(alarm, by=by, note=note)
-                connection.execute(
-                    "UPDATE alarm.command SET outcome = %s, handled_at = now() WHERE command_id = %s", (outcome, key)
-                )
-            self.handled.append(key)
+    async def _work(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await alert(self._settings, self._stop, self._health)
 
 
 @pytest.fixture
-def alerting(console: RunningConsole) -> Iterator[Alerting]:
+def alerting(console: RunningConsole, tmp_path: Path) -> Iterator[Alerting]:
     """Somebody who handles commands."""
-    with Alerting(console.store_url) as running:
+    with Alerting(console.store_url, tmp_path) as running:
         yield running
 
 
