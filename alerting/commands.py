@@ -82,7 +82,7 @@ class CommandHandler:
         return len(waiting)
 
     async def _one(self, connection: Connection, command_id: str) -> None:
-        async with unfrozen(connection, self.as_login), connection.transaction():
+        async with unfrozen(connection, self.as_login, clock=self.clock), connection.transaction():
             command = await _lock(connection, command_id)
             if command is None:
                 return  # another instance has it

@@ -15,7 +15,10 @@ import psycopg
 import structlog
 
 from alerting.places import Connect
+from alerting.store import SERVICE, report
+from telemetry.clock import Clock
 from telemetry.errors import StoreUnavailable
+from telemetry.messages import VIGIL_SCHEME, Event
 from telemetry.store import ALERT
 
 log = structlog.get_logger()
@@ -33,12 +36,12 @@ WHERE a.application_name = %s AND a.wait_event = 'ClientRead'
 
 
 @asynccontextmanager
-async def unfrozen(connection: psycopg.AsyncConnection[Any], as_login: Connect) -> AsyncIterator[None]:
+async def unfrozen(connection: psycopg.AsyncConnection[Any], as_login: Connect, *, clock: Clock) -> AsyncIterator[None]:
     """While the body works in `connection`, ends frozen sessions that block it.
 
     `as_login` connects as logged in, without a role: a login may end its own sessions, whatever else it may do.
     """
-    watch = asyncio.create_task(_watch(connection.info.backend_pid, as_login))
+    watch = asyncio.create_task(_watch(connection.info.backend_pid, as_login, clock))
     try:
         yield
     finally:
@@ -47,16 +50,16 @@ async def unfrozen(connection: psycopg.AsyncConnection[Any], as_login: Connect) 
             await watch
 
 
-async def _watch(pid: int, as_login: Connect) -> None:
+async def _watch(pid: int, as_login: Connect, clock: Clock) -> None:
     await asyncio.sleep(PATIENCE_S)
     try:
         async with await as_login() as connection:
-            await _end_frozen(connection, pid)
+            await _end_frozen(connection, pid, clock)
     except (psycopg.Error, StoreUnavailable) as error:
         log.warning("cannot look for the holder of a lock", why=str(error).strip())
 
 
-async def _end_frozen(connection: psycopg.AsyncConnection[Any], pid: int) -> None:
+async def _end_frozen(connection: psycopg.AsyncConnection[Any], pid: int, clock: Clock) -> None:
     strikes: dict[int, int] = {}
     while True:
         cursor = await connection.execute(_HOLDERS, (pid, ALERT))
@@ -64,4 +67,6 @@ async def _end_frozen(connection: psycopg.AsyncConnection[Any], pid: int) -> Non
         for holder in [h for h, n in strikes.items() if n >= STRIKES]:
             await connection.execute("SELECT pg_terminate_backend(%s)", (holder,))
             log.warning("terminated a frozen session of alerting", backend=holder)
+            code = "frozen-worker-terminated"
+            await report(connection, Event(SERVICE, clock.now_us(), VIGIL_SCHEME, code, True, {"backend": holder}))
         await asyncio.sleep(LOOK_EVERY_S)

@@ -75,13 +75,20 @@ class FindingsWorker:
         while True:
             fetched = await reader.fetch(max_records=MAX_RECORDS, max_wait_s=MAX_WAIT_S)
             self.health.found("log")
-            self.health.found("place on the log")
+            await self._continues(connection)
             self.health.found("findings")
             records = [r for r in fetched if r.partition in places.next]
             if records:
                 await self._take(connection, places, records)
                 await reader.commit(dict(places.next))
             metrics.LAG.set(await reader.lag())
+
+    async def _continues(self, connection: Connection) -> None:
+        """After a discontinuity: the operator has decided."""
+        if "place on the log" in self.health.waiting_for:
+            self.health.found("place on the log")
+            event = Event(SERVICE, self.clock.now_us(), VIGIL_SCHEME, "log-discontinuity", False, {})
+            await report(connection, event)
 
     async def _take(self, connection: Connection, places: Places, records: Sequence[InRecord]) -> None:
         """Flushes the records together; where the database refuses the data, one by one, and that one is set aside."""
@@ -99,7 +106,11 @@ class FindingsWorker:
     async def _flush(self, connection: Connection, places: Places, readings: Sequence[Reading]) -> None:
         """One transaction. `places` moves only when it is committed."""
         moved = {r.record.partition: r.record for r in readings}
-        async with asyncio.timeout(FLUSH_S), unfrozen(connection, self.as_login), connection.transaction():
+        async with (
+            asyncio.timeout(FLUSH_S),
+            unfrozen(connection, self.as_login, clock=self.clock),
+            connection.transaction(),
+        ):
             new = await self._new(connection, readings)
             decided = await self._apply(connection, [f for r in new for f in r.findings])
             for reading in new:

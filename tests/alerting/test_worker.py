@@ -156,6 +156,10 @@ async def test_a_log_that_was_replaced_is_named_and_people_can_still_acknowledge
             )
             await alarm(plain_store, other.id)
             assert not health.waiting_for
+    events = await rows(
+        plain_store, "SELECT state FROM public.events WHERE code = 'log-discontinuity' ORDER BY event_id"
+    )
+    assert [e["state"] for e in events] == ["on", "off"]
 
 
 async def registered(settings: Settings, equipment: str) -> None:
