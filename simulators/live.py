@@ -26,6 +26,8 @@ from telemetry.service import wait_until
 STEP_S: Final = 0.5
 SNAPSHOT_S: Final = 10.0
 """A device that has nothing new says so after this."""
+CONNECTED_WITHIN_S: Final = 3.0
+"""Devices that are not connected so soon after the start are worth a line."""
 LATE_S: Final = 30.0
 """After standing still for longer (the machine slept) the simulation goes on from where it was."""
 
@@ -49,10 +51,12 @@ class Live:
         self._plant = plant
         self._units = units
         self._lost: set[str] = set()
+        self._said_waiting = False
 
     async def show(self, events: list[UnitEvent], start_us: int) -> None:
         """Brings every face to the plant's present state, and sends what the devices reported."""
         await self._connections()
+        self._say_waiting()
         for told in events:
             unit = self._units[told.equipment]
             if unit.mqtt is not None:
@@ -73,6 +77,16 @@ class Live:
             whole = now_s - unit.shown_s >= SNAPSHOT_S
             if unit.mqtt.publish_state(values, start_us + round(now_s * US_PER_S), only_changes=not whole) or whole:
                 unit.shown_s = now_s if whole else unit.shown_s
+
+    def _say_waiting(self) -> None:
+        """Logs when devices wait for their broker, and when they do no more."""
+        count = sum(unit.mqtt is not None and unit.mqtt.waiting for unit in self._units.values())
+        if count and not self._said_waiting and self._plant.time_s > CONNECTED_WITHIN_S:
+            self._said_waiting = True
+            log.warning("waiting for the MQTT broker", devices=count)
+        elif not count and self._said_waiting:
+            self._said_waiting = False
+            log.info("connected to the MQTT broker")
 
     async def _connections(self) -> None:
         for name in self._plant.unreachable - self._lost:

@@ -65,6 +65,11 @@ class MqttDevice:
     def _topic(self, below: str) -> str:
         return f"{self._address.prefix}/{below}"
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it should be connected and is not."""
+        return self._running and not self._client.is_connected()
+
     def start(self) -> None:
         """Begins to connect; messages wait until it is."""
         self._client.connect_async(self._address.host, self._address.port, KEEP_ALIVE_S)

@@ -15,7 +15,8 @@ from simulators.physics.fleet import DeviceEvent
 from telemetry.clock import US_PER_S, time_us
 from telemetry.files import load_profile
 from telemetry.plant import parse_address
-from tests.fixtures.broker import Listener, until
+from tests.fixtures.broker import EmbeddedBroker, Listener, until
+from tests.fixtures.ports import free_port
 
 AT_US = time_us("2026-01-01T00:00:00.000001+00:00")
 STATE = {"service_mode": 1.0, "car_status": 0.0, "door_zone": 1.0, "speed": 0.25, "run_count": 7.0}
@@ -91,3 +92,18 @@ async def test_a_device_started_before_its_broker_stops_at_once() -> None:
     device.start()
     device.publish_state(STATE, AT_US, only_changes=False)
     await asyncio.wait_for(device.stop(), 3)
+
+
+async def test_a_device_started_before_its_broker_connects_when_it_comes() -> None:
+    broker = EmbeddedBroker(free_port())
+    address = parse_address(f"mqtt://127.0.0.1:{broker.port}/lifts/early")
+    device = MqttDevice("early", address, load_profile("lift-monitor"))
+    device.start()
+    assert device.waiting
+    await asyncio.to_thread(broker.start)
+    listener = await asyncio.to_thread(Listener(broker.port, "lifts/#").start)
+    await come(listener, "lifts/early/connection", [b"ONLINE"])
+    assert not device.waiting
+    await device.stop()
+    await asyncio.to_thread(listener.stop)
+    await asyncio.to_thread(broker.stop)
