@@ -154,9 +154,10 @@ async def test_a_login_that_is_only_a_member_of_vigil_ingest_may_terminate_anoth
             assert count(Settings(store=url)) == 100
 
 
-async def test_a_database_that_is_killed_and_comes_back_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    server = StoreServer("plain", tmp_path / "server") if (tmp_path / "server").mkdir() is None else None
-    assert server is not None
+async def test_a_database_that_is_killed_and_comes_back_loses_and_doubles_nothing(
+    server_dir: Path, tmp_path: Path
+) -> None:
+    server = StoreServer("plain", server_dir)
     settings = Settings(store=server.url, state_dir=tmp_path / "state")
     try:
         async with producing(settings) as producer, ingesting(settings) as health:

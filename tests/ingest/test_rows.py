@@ -1,0 +1,135 @@
+"""The pure half: rows to bytes, order, validation, cells; each against a plain loop."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.accounts import cells
+from ingest.copy import EPOCH_2000_US, HEADER, SLICE_ROWS, TRAILER, Rows, encoded, last_of_each, ordered
+from ingest.latest import Latest
+from ingest.refused import cells_of
+from ingest.signals import Dictionary
+from ingest.validate import AHEAD_US, bounds_at, failing
+from telemetry.batch import SampleBatch, from_rows
+from telemetry.ledger import HOUR_US
+
+Row = tuple[int, int, float, int]
+ROWS = st.lists(
+    st.tuples(
+        st.integers(1, 2**31 - 1),
+        st.integers(-(2**53), 2**53),
+        st.floats(allow_nan=True),
+        st.integers(0, 255),
+    ),
+    max_size=40,
+)
+
+
+def rows(listed: list[Row]) -> Rows:
+    return Rows(
+        np.array([r[0] for r in listed], np.int32),
+        np.array([r[1] for r in listed], np.int64),
+        np.array([r[2] for r in listed], np.float64),
+        np.array([r[3] for r in listed], np.uint8),
+    )
+
+
+def plain(listed: list[Row]) -> bytes:
+    """The COPY format by the manual, field by field."""
+    out = [b"PGCOPY\n\xff\r\n\0", struct.pack(">ii", 0, 0)]
+    for signal, time, value, quality in listed:
+        absent = value != value
+        out.append(struct.pack(">hiiiq", 4, 4, signal, 8, time - EPOCH_2000_US))
+        out.append(struct.pack(">i", -1) if absent else struct.pack(">id", 8, value))
+        out.append(struct.pack(">ih", 2, quality))
+    return b"".join([*out, struct.pack(">h", -1)])
+
+
+@given(ROWS)
+def test_rows_are_encoded_as_the_manual_says(listed: list[Row]) -> None:
+    assert b"".join(encoded(rows(listed))) == plain(listed)
+
+
+def test_many_rows_leave_in_slices_of_about_a_megabyte() -> None:
+    many = Rows(np.ones(60_000, np.int32), np.zeros(60_000, np.int64), np.zeros(60_000), np.full(60_000, 192, np.uint8))
+    parts = list(encoded(many))
+    assert (parts[0], parts[-1]) == (HEADER, TRAILER)
+    assert [len(p) // 40 for p in parts[1:-1]] == [SLICE_ROWS, SLICE_ROWS, 60_000 - 2 * SLICE_ROWS]
+
+
+@given(ROWS)
+def test_rows_are_ordered_by_signal_and_time_and_none_is_lost(listed: list[Row]) -> None:
+    found = ordered(rows(listed))
+    keys = list(zip(found.signal_id.tolist(), found.time_us.tolist(), strict=True))
+    assert keys == sorted((r[0], r[1]) for r in listed)
+    assert sorted(map(repr, zip(*[c.tolist() for c in _columns(found)], strict=True))) == sorted(
+        map(repr, zip(*[c.tolist() for c in _columns(rows(listed))], strict=True))
+    )
+
+
+@given(ROWS)
+def test_the_last_of_each_signal_is_its_newest(listed: list[Row]) -> None:
+    found = last_of_each(ordered(rows(listed)))
+    newest: dict[int, int] = {}
+    for signal, time, _, _ in listed:
+        newest[signal] = max(time, newest.get(signal, time))
+    assert dict(zip(found.signal_id.tolist(), found.time_us.tolist(), strict=True)) == newest
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a/x", "a/y", "b/x"]), st.integers(-3 * HOUR_US, 60 * HOUR_US)), max_size=30)
+)
+def test_cells_are_samples_counted_by_equipment_and_hour(listed: list[tuple[str, int]]) -> None:
+    batch = from_rows([(name, time, 1.0, 192) for name, time in listed])
+    equipments = tuple(dict.fromkeys(name.partition("/")[0] for name in batch.names))
+    dictionary = Dictionary(
+        np.zeros(len(batch.names), np.int32),
+        np.array([equipments.index(name.partition("/")[0]) for name in batch.names], np.int32),
+        equipments,
+    )
+    expected: dict[tuple[str, int], int] = {}
+    for name, time in listed:
+        cell = (name.partition("/")[0], time // HOUR_US * HOUR_US)
+        expected[cell] = expected.get(cell, 0) + 1
+    assert dict(cells(batch, dictionary)) == expected
+    assert {cell: n for cell, (n, _) in cells_of(batch).items()} == expected
+
+
+NOW = 1_800_000_000_000_000
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=20), st.booleans())
+def test_a_row_fails_for_one_reason_exactly_when_it_must(times: list[int], nameless: bool) -> None:
+    batch = from_rows([("a/x", time, 1.0, 192) for time in times])
+    ids = np.array([-1 if nameless and n == 0 else 1 for n in range(len(times))], np.int32)
+    masks = {refused.reason: mask for mask, refused in failing(batch, ids, bounds_at(NOW, late_bound_days=30))}
+    for n, time in enumerate(times):
+        found = [reason for reason, mask in masks.items() if mask[n]]
+        old = time < NOW - 30 * 24 * HOUR_US
+        expected = "name" if ids[n] < 0 else "future" if time > NOW + AHEAD_US else "too-old" if old else None
+        assert found == ([expected] if expected else [])
+
+
+def test_a_batch_that_is_empty_has_no_failing_rows() -> None:
+    empty = SampleBatch((), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))
+    assert failing(empty, np.empty(0, np.int32), bounds_at(NOW, late_bound_days=30)) == []
+
+
+def test_latest_writes_a_signal_at_most_once_a_second_and_keeps_the_newest() -> None:
+    latest = Latest()
+    latest.add(rows([(3, 100, 1.0, 192)]))
+    assert latest.due(10.0).value.tolist() == [1.0]
+    latest.add(rows([(3, 200, 2.0, 192)]))
+    latest.add(rows([(3, 150, 9.0, 192)]))
+    assert len(latest.due(10.5)) == 0
+    assert latest.pending == 1
+    assert latest.due(11.0).value.tolist() == [2.0]
+    assert len(latest.due(12.0)) == 0
+
+
+def _columns(found: Rows) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg]
+    return found.signal_id, found.time_us, found.value, found.quality
