@@ -39,6 +39,7 @@ FOUND_BY: Final = "analytics"
 """The actor of a raise or clear in an alarm's history."""
 MAX_RECORDS: Final = 200
 MAX_WAIT_S: Final = 1.0
+LAG_EVERY_S: Final = 1.0
 FLUSH_S: Final = 30.0
 """A transaction that takes longer is given up: somebody holds its locks."""
 
@@ -72,6 +73,7 @@ class FindingsWorker:
             await connection.close()
 
     async def _work(self, connection: Connection, reader: Reader, places: Places) -> None:
+        loop, measure_at = asyncio.get_running_loop(), 0.0
         while True:
             fetched = await reader.fetch(max_records=MAX_RECORDS, max_wait_s=MAX_WAIT_S)
             self.health.found("log")
@@ -81,7 +83,9 @@ class FindingsWorker:
             if records:
                 await self._take(connection, places, records)
                 await reader.commit(dict(places.next))
-            metrics.LAG.set(await reader.lag())
+            if loop.time() >= measure_at:
+                metrics.LAG.set(await reader.lag())
+                measure_at = loop.time() + LAG_EVERY_S
 
     async def _continues(self, connection: Connection) -> None:
         """After a discontinuity: the operator has decided."""
