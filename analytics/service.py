@@ -23,6 +23,7 @@ log = structlog.get_logger()
 GROUP = "analyze"
 DAY_US = 86_400 * US_PER_S
 RETRY_S = 1.0
+GRACE_S = 2.0
 BROKEN_S = 10.0
 """Before a log that does not continue is looked at again."""
 
@@ -47,12 +48,32 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
         catalogue, round(settings.late_bound_days * DAY_US), settings.the_clock, publisher, keeper, stop, health
     )
     try:
-        while not stop.is_set():
-            await wait_until(stop, await _attempt(log_, tools))
+        await _until_stopped(asyncio.create_task(_attempts(log_, tools)), stop)
     finally:
         await publisher.close()
         await keeper.close()
         await log_.close()
+
+
+async def _until_stopped(work: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Waits for the work. Told to stop, it has GRACE_S for its last snapshot: what hangs then is left to a replay."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work}, timeout=GRACE_S)
+        if not work.done():
+            log.warning("stopped without a last snapshot: the log or the store does not answer")
+    finally:
+        stopping.cancel()
+        work.cancel()
+        await asyncio.wait({work})
+    if not work.cancelled():
+        work.result()
+
+
+async def _attempts(log_: Log, tools: Tools) -> None:
+    while not tools.stop.is_set():
+        await wait_until(tools.stop, await _attempt(log_, tools))
 
 
 async def _attempt(log_: Log, tools: Tools) -> float:

@@ -230,7 +230,7 @@ class Worker:
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.cancel()
-            await asyncio.wait({saving})
+            await asyncio.gather(saving, return_exceptions=True)
 
     def _restore(self, partition: Partition, lane: Lane, state: bytes) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from analytics.service import run
@@ -158,3 +159,19 @@ async def test_a_silent_edge_is_raised_once_the_reader_is_abreast_and_cleared_by
         await it.send(it.edge.beat(1))
         await it.until(lambda: len(it.findings) == 2)
         assert (it.findings[1].id, it.findings[1].raised) == (it.findings[0].id, False)
+
+
+async def test_told_to_stop_while_the_database_hangs_it_stops_and_loses_nothing(settings: Settings) -> None:
+    async with line(settings) as it:
+        with psycopg.connect(settings.store) as holder:
+            async with analyzing(settings):
+                await it.send(it.edge.beat(0))
+                await saved(settings, 1)
+                holder.execute("LOCK TABLE store.snapshot IN ACCESS EXCLUSIVE MODE")
+                await it.send(it.edge.samples(("a/plain", 1, 95.0)))
+                await it.until(lambda: it.brief() == [RAISED])
+        assert position(settings) == 1
+        async with analyzing(settings):
+            await it.until(lambda: len(it.findings) == 2)
+        assert it.findings[1] == it.findings[0]
+        assert position(settings) == 2
