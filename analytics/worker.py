@@ -192,7 +192,8 @@ class Worker:
                 if (lane.next != lane.saved or lane.dirty) and lane.verified and not lane.owed:
                     await self._save_lane(partition, lane)
             self._tools.health.found("store")
-            await reader.commit({p: lane.saved for p, lane in self._lanes.items() if lane.saved})
+            if places := {p: lane.saved for p, lane in self._lanes.items() if lane.saved}:
+                await reader.commit(places)
         except StoreUnavailable as error:
             self._tools.health.missing("store", str(error))
         except LogUnavailable as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ class Line:
         self._log = open_log(self.settings)
         await self._log.ensure_topics(TOPICS)
         self._producer = await self._log.producer()
-        self._reader = await self._log.reader("test", [FINDINGS], _Everything())
+        self._reader = await self._log.reader(f"test-{uuid.uuid4().hex}", [FINDINGS], _Everything())
 
     async def close(self) -> None:
         await self._reader.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import uuid
 from pathlib import Path
 
 import psycopg
@@ -14,6 +16,7 @@ from telemetry.messages import Finding
 from telemetry.service import Health
 from telemetry.settings import Settings
 from tests.analytics.line import Edge, analyzing, line, plant_file
+from tests.fixtures.kafka import KafkaBroker
 from tests.fixtures.store import execute
 
 RAISED = ("a", "plain", "limit:high", True)
@@ -175,3 +178,22 @@ async def test_told_to_stop_while_the_database_hangs_it_stops_and_loses_nothing(
             await it.until(lambda: len(it.findings) == 2)
         assert it.findings[1] == it.findings[0]
         assert position(settings) == 2
+
+
+async def test_on_kafka_it_goes_on_from_its_snapshot_as_well(
+    plain_store: Settings, kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    unit = f"k{uuid.uuid4().hex}"  # the broker's topics are shared with other tests
+    settings = plant_file(tmp_path, unit).model_copy(update={"store": plain_store.store, "log": kafka_broker.url})
+    edge = Edge(unit, secrets.randbits(62))
+    async with line(settings) as it:
+
+        def mine() -> list[tuple[str, bool]]:
+            return [(point, raised) for equipment, point, _, raised in it.brief() if equipment == unit]
+
+        async with analyzing(settings):
+            await it.send(edge.beat(0, unit), edge.samples((f"{unit}/plain", 1, 95.0), (f"{unit}/delayed", 1, 95.0)))
+            await it.until(lambda: mine() == [("plain", True)])
+        await it.send(edge.beat(9, unit), edge.samples((f"{unit}/plain", 10, 5.0)))
+        async with analyzing(settings):
+            await it.until(lambda: mine() == [("plain", True), ("delayed", True), ("plain", False)])
