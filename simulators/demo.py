@@ -27,7 +27,7 @@ from simulators.faults import COMMS_LOSS, Fault, Rhythm, rhythm_faults
 from simulators.feeds import Feed, read_feed
 from simulators.live import play
 from simulators.plant import Group, SimulatedPlant
-from simulators.replay import replay
+from simulators.replay import replay_round
 from telemetry.clock import US_PER_S, Clock, time_us
 from telemetry.files import load_profile
 from telemetry.service import configure_logging, wait_until
@@ -108,12 +108,11 @@ def recorded_feeds(data: Path) -> dict[Unit, Feed]:
 
 
 async def _replay_for_ever(unit: Unit, feed: Feed, address: str, *, clock: Clock, stop: asyncio.Event) -> None:
-    """Plays a feed from its start, again and again; waits for the broker."""
+    """Plays a feed round and round; waits for its broker or port, and begins again when it was lost."""
     profile, said = load_profile(RECORDED[unit.id]), ""
     while not stop.is_set():
         try:
-            report = await replay(feed, address, profile, clock=clock, stop=stop)
-            log.info("recorded feed played", equipment=unit.id, rows=report.rows, sent=report.sent)
+            await replay_round(feed, address, profile, clock=clock, stop=stop)
         except OSError as error:
             if str(error) != said:
                 said = str(error)

@@ -35,6 +35,8 @@ WINDOW: Final = 1_000
 ACKNOWLEDGED_WITHIN_S: Final = 30.0
 """Without a single acknowledgement for so long, a replay gives up."""
 KEEP_ALIVE_S: Final = 30
+ROUND_PAUSE_S: Final = 1.0
+"""Between the end of a feed that is played round and round and its next start, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,24 @@ async def replay_mqtt(
     return await _replay_mqtt(pace, where, profile, keep_time=keep_time)
 
 
+async def replay_round(feed: Feed, address: str, profile: Profile, *, clock: Clock, stop: asyncio.Event) -> None:
+    """Plays a feed round and round until told to stop; over Modbus without ever closing its port. Raises as `replay`."""
+    where = _address(address)
+    _check_points(feed, profile, where)
+    if not where.is_modbus:
+        while not stop.is_set():
+            pace = _Pace(feed, speed=1.0, clock=clock, stop=stop)
+            await _replay_mqtt(pace, where, profile, keep_time=False)
+            await pace.wait(max(pace.last_gap_s, ROUND_PAUSE_S))
+        return
+    device = ModbusDevice(RegisterImage(profile))
+    async with serve_modbus(where.host, where.port, {where.unit: device}):
+        while not stop.is_set():
+            pace = _Pace(feed, speed=1.0, clock=clock, stop=stop)
+            await _play_into(pace, device.image)
+            await pace.wait(max(pace.last_gap_s, ROUND_PAUSE_S))
+
+
 class _Pace:
     """Hands out rows when they are due."""
 
@@ -144,13 +164,13 @@ class _Pace:
 async def _replay_modbus(pace: _Pace, where: Address, profile: Profile) -> int:
     device = ModbusDevice(RegisterImage(profile))
     async with serve_modbus(where.host, where.port, {where.unit: device}):
-        sent = await play_into(pace, device.image)
+        sent = await _play_into(pace, device.image)
         if not pace.stop.is_set():
             await pace.wait(pace.last_gap_s)
     return sent
 
 
-async def play_into(pace: _Pace, image: RegisterImage) -> int:
+async def _play_into(pace: _Pace, image: RegisterImage) -> int:
     """Writes every row into a register image when it is due. Returns rows with a reading."""
     feed, sent = pace.feed, 0
     async for index in pace.rows():

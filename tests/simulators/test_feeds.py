@@ -10,9 +10,11 @@ import pytest
 from simulators.feeds import parse_time, read_feed, write_feed
 from telemetry.errors import ConfigError
 from telemetry.files import load_profile
+from tests.fixtures.parts import missing, used
 
 PUMP = load_profile("pump-testbed")
 DOOR = load_profile("lift-door")
+DATA = Path(__file__).parents[3] / "shared/data"
 T0 = 1_583_748_873_000_000
 """2020-03-09T10:14:33Z"""
 
@@ -136,3 +138,15 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path: Path) -> None:
     read = read_feed(path, PUMP)
     np.testing.assert_array_equal(read.values, values)
     np.testing.assert_array_equal(read.time_us, times)
+
+
+def test_the_recorded_sets_are_feeds_whole() -> None:
+    if not DATA.is_dir():
+        missing("recorded feeds", not_tried="reading the recorded sets whole", how=str(DATA), obtainable=False)
+    used("recorded feeds", str(DATA))
+    door = read_feed(DATA / "elevator/elevator-4hz.csv", DOOR)
+    assert (len(door), door.empty) == (112_001, 0)
+    assert door.unreadable == np.isnan(door.values).sum() == 5_777
+    pumps = [read_feed(path, PUMP) for path in sorted((DATA / "skab").glob("*/*.csv"))]
+    assert sum(map(len, pumps)) == 46_806
+    assert all(set(read.points) == set(PUMP.points) and read.empty == read.unreadable == 0 for read in pumps)
