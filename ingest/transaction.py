@@ -30,7 +30,7 @@ from telemetry.position import accept, advance
 Connection = psycopg.AsyncConnection[Any]
 
 SERVICE: Final = "ingest"
-DIRECT_COMPRESS_ROWS: Final = 50.0
+DIRECT_COMPRESS_ROWS: Final = 25.0
 """Rows a signal, from which on Direct Compress beats plain COPY (docs/ingest.md has the measurement)."""
 
 

@@ -291,10 +291,10 @@ class Worker:
         known = self._stopped.get(partition)
         self._stopped[partition] = why
         metrics.STOPPED.set(len(self._stopped))
-        self._health.missing(_named(partition), why)
         if known != why:
             log.error("partition stopped", partition=_named(partition), why=why)
             await self._tell(partition, on=True, why=why)
+        self._health.missing(_named(partition), why)
 
     async def _resume_partition(self, partition: Partition) -> None:
         was_waiting = _named(partition) in self._health.waiting_for

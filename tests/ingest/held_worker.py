@@ -30,22 +30,14 @@ def install(point: str) -> None:
             once.clear()
             hold()
 
-    if point == "start":
-        write = worker.write
+    module, name = (worker, "write") if point == "start" else (transaction, "_advance")
+    original = getattr(module, name)
 
-        async def held_write(*args: Any, **keywords: Any) -> Any:
-            held()
-            return await write(*args, **keywords)
+    async def held_first(*args: Any, **keywords: Any) -> Any:
+        held()
+        return await original(*args, **keywords)
 
-        worker.write = held_write
-    else:
-        advance = transaction._advance
-
-        async def held_advance(*args: Any) -> None:
-            held()
-            await advance(*args)
-
-        transaction._advance = held_advance
+    setattr(module, name, held_first)
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ async def test_one_lost_and_one_doubled_in_the_same_hour_are_both_named(store: S
 @pytest.mark.parametrize("change", ["value = value + 1e-9", "time = time + interval '1 microsecond'", "quality = 193"])
 async def test_a_changed_row_is_named(plain_store: Settings, change: str) -> None:
     await stored(plain_store, batch(["a/x"], start_us=HOUR))
-    execute(plain_store.store, f"UPDATE store.sample SET {change} WHERE value = 2.5")  # type: ignore[arg-type]  # noqa: S608
+    execute(plain_store.store, f"UPDATE store.sample SET {change} WHERE value = 2.5")  # noqa: S608
     assert not (await audit(plain_store)).clean
 
 

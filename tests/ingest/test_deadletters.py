@@ -13,7 +13,7 @@ from telemetry import wire
 from telemetry.batch import from_rows
 from telemetry.clock import iso
 from telemetry.log.protocol import TELEMETRY, OutRecord
-from telemetry.messages import Registry
+from telemetry.messages import Kind, Registry
 from telemetry.settings import Settings
 from telemetry.wire import decode_samples
 from tests.fixtures.store import execute
@@ -101,7 +101,7 @@ async def test_a_record_whose_content_makes_no_sense_never_stops_the_line(plain_
         good = [edge.samples(batch(["a/x"])) for _ in range(3)]
         heartbeat = b'{"edge": "edge-1", "time_us": "noon", "equipments": ["a"], "unreachable": {}}'
         poison = [
-            edge.record(wire.Encoded(wire.Kind.HEARTBEAT, 1, zlib.crc32(heartbeat), heartbeat)),
+            edge.record(wire.Encoded(Kind.HEARTBEAT, 1, zlib.crc32(heartbeat), heartbeat)),
             edge.record(wire.encode_registry(Registry("edge-1", now_us(), {"site": {}, "areas": []}))),
         ]
         await edge.send(*good, *poison, edge.samples(batch(["a/x"])))

@@ -131,5 +131,5 @@ def test_latest_writes_a_signal_at_most_once_a_second_and_keeps_the_newest() -> 
     assert len(latest.due(12.0)) == 0
 
 
-def _columns(found: Rows) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg]
+def _columns(found: Rows) -> tuple[np.ndarray, ...]:
     return found.signal_id, found.time_us, found.value, found.quality

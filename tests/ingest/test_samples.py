@@ -51,7 +51,7 @@ async def test_rows_enough_of_a_signal_go_straight_into_the_columnstore(timescal
         " WHERE hypertable_name = 'sample'",
     )
     in_rows = sum(
-        execute(timescale_store.store, f"SELECT count(*) FROM ONLY {name}")[0][0]  # type: ignore[arg-type]  # noqa: S608
+        execute(timescale_store.store, f"SELECT count(*) FROM ONLY {name}")[0][0]  # noqa: S608
         for (name,) in chunks
     )
     assert count(timescale_store) == 5_100
@@ -74,7 +74,7 @@ async def test_not_a_number_is_null_and_only_good_finite_values_are_aggregated(s
     values = [row[0] for row in execute(store.store, "SELECT value FROM samples ORDER BY time")]
     assert values == [10.0, 20.0, None, 99.0, float("inf"), None]
     for view in ("samples_1m", "samples_1h"):
-        found = execute(store.store, f"SELECT avg, min, max, count, count_bad, last FROM {view}")  # type: ignore[arg-type]  # noqa: S608
+        found = execute(store.store, f"SELECT avg, min, max, count, count_bad, last FROM {view}")  # noqa: S608
         assert found == [(15.0, 10.0, 20.0, 2, 4, 20.0)]
 
 
@@ -84,12 +84,12 @@ async def test_aggregates_are_corrected_for_late_data_by_a_refresh(timescale_sto
         await edge.send_samples(batch(["a/x"], samples=100, start_us=HOUR))
         await until_stored(timescale_store, edge)
         for view in ("sample_1m", "sample_1h"):
-            execute(timescale_store.store, f"CALL refresh_continuous_aggregate('store.{view}', NULL, NULL)")  # type: ignore[arg-type]
+            execute(timescale_store.store, f"CALL refresh_continuous_aggregate('store.{view}', NULL, NULL)")
         await edge.send_samples(from_rows([("a/x", HOUR + 500_000, 1_000.0, 192)]))
         await until_stored(timescale_store, edge)
     job = "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name LIKE 'policy_refresh%' ORDER BY job_id"
     for (number,) in execute(timescale_store.store, job):
-        execute(timescale_store.store, f"CALL run_job({number})")  # type: ignore[arg-type]
+        execute(timescale_store.store, f"CALL run_job({number})")
     assert execute(timescale_store.store, "SELECT max, count FROM samples_1h") == [(1_000.0, 101)]
     assert execute(timescale_store.store, "SELECT max(max), sum(count)::int FROM samples_1m") == [(1_000.0, 101)]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from telemetry.errors import StateLocked
 from tests.fixtures.store import StoreServer, execute
 from vigil.embedded import postgres
 from vigil.embedded.postgres import EmbeddedPostgres
@@ -86,7 +87,7 @@ def test_a_pid_file_whose_number_is_somebody_elses_now_does_not_stop_it(server: 
 def test_a_second_server_on_the_same_directory_is_refused(server: StoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.start()
     monkeypatch.setattr(postgres, "LEAVE_WITHIN_S", 0.2)
-    with pytest.raises(postgres.StateLocked, match="in use by PostgreSQL"):
+    with pytest.raises(StateLocked, match="in use by PostgreSQL"):
         EmbeddedPostgres(server.directory / "pg").prepare()
     assert execute(server.url, "SELECT 1") == [(1,)]
 
@@ -128,6 +129,7 @@ def _made(path: Path) -> Path:
 
 _PARENT = """
 import pathlib, sys, time
+from telemetry.errors import StateLocked
 from tests.fixtures.store import StoreServer
 server = StoreServer("plain", pathlib.Path(sys.argv[1]))
 server.start()
