@@ -6,7 +6,7 @@ Each function returns models ready to be answered. `now` is the clock's time, by
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, LiteralString
 
@@ -17,7 +17,12 @@ from telemetry.messages import TEXT_SCHEME
 SILENT_AFTER_S: Final = 30
 """Nothing of the unit's edge reached the store for so long (ingest itself may be down): what was said no longer counts."""
 KEY_POINTS: Final = 4
+CANDIDATES: Final = 24
+"""Points of a unit of which its key points are chosen."""
 MAX_ACTIVE: Final = 2000
+
+Order = Callable[[str, str], int]
+"""(profile, point) → the point's place in the profile."""
 
 _EQUIPMENT: Final[LiteralString] = """
 SELECT e.*, CASE WHEN e.online IS NULL THEN 'unknown' WHEN NOT e.online THEN 'offline'
@@ -55,17 +60,17 @@ _CONNECTION_COUNTS: Final[LiteralString] = "\n".join(
     ["SELECT connection, count(*)::int AS n FROM (", _EQUIPMENT, ") e GROUP BY connection"]
 )
 
-# Of a unit: points with an active alarm, then those with limits, then the first ones in the profile's order.
+# Of a unit: points with an active alarm, then those with limits, then others.
 _KEY_POINTS: Final[LiteralString] = "\n".join(
     [
         "SELECT * FROM (",
-        """SELECT r.*, row_number() OVER (PARTITION BY r.equipment
+        """SELECT r.*, a.point IS NOT NULL AS alarmed, row_number() OVER (PARTITION BY r.equipment
                                           ORDER BY a.point IS NULL, r.limits = '[]', r.ordinal) AS rank FROM (""",
         _READING,
         """WHERE s.equipment = ANY(%(ids)s) AND s.kind IN ('measurement', 'state') AND s.retired_at IS NULL) r
            LEFT JOIN (SELECT DISTINCT equipment, point FROM public.alarms WHERE state <> 'normal') a
                 ON a.equipment = r.equipment AND a.point = r.point) ranked
-           WHERE rank <= %(most)s ORDER BY equipment, ordinal""",
+           WHERE rank <= %(most)s """,
     ]
 )
 
@@ -77,6 +82,7 @@ def _connection_parameters(now: datetime) -> dict[str, Any]:
 async def equipment_page(
     store: Store,
     now: datetime,
+    order: Order,
     *,
     area: str | None,
     equipment_class: str | None,
@@ -100,13 +106,13 @@ async def equipment_page(
         _connection_parameters(now)
         | {"area": area, "class": equipment_class, "after": after, "limit": limit, "like": _contains(search or "")},
     )
-    return await _with_state(store, found)
+    return await _with_state(store, order, found)
 
 
-async def equipment(store: Store, now: datetime, equipment_id: str) -> models.Equipment | None:
+async def equipment(store: Store, now: datetime, order: Order, equipment_id: str) -> models.Equipment | None:
     """One unit, if the register has it."""
     found = await store.rows(_EQUIPMENT + "AND e.id = %(id)s", _connection_parameters(now) | {"id": equipment_id})
-    units = await _with_state(store, found)
+    units = await _with_state(store, order, found)
     return units[0] if units else None
 
 
@@ -116,12 +122,13 @@ async def connections(store: Store, now: datetime) -> dict[str, tuple[models.Con
     return {row["id"]: (row["connection"], shapes.since_of(row)) for row in found}
 
 
-async def points(store: Store, equipment_id: str) -> list[models.Point]:
-    """A unit's points with their latest values, in the profile's order."""
+async def points(store: Store, order: Order, profile: str, equipment_id: str) -> list[models.Point]:
+    """A unit's points with their latest values, in its profile's order."""
     found = await store.rows(
         _READING + "WHERE s.equipment = %(id)s AND s.retired_at IS NULL ORDER BY s.ordinal", {"id": equipment_id}
     )
     texts = await _texts(store, equipment_id) if any(row["kind"] == "text" for row in found) else {}
+    found.sort(key=lambda row: order(profile, row["point"]))
     return [shapes.point_of(row, texts) for row in found]
 
 
@@ -261,7 +268,13 @@ async def summary(store: Store, now: datetime) -> models.Summary:
     )
 
 
-async def _with_state(store: Store, found: Sequence[Row]) -> list[models.Equipment]:
+async def point_names(store: Store, equipment_id: str) -> set[str]:
+    """The points that a unit has or had."""
+    found = await store.rows("SELECT point FROM public.signals WHERE equipment = %(id)s", {"id": equipment_id})
+    return {row["point"] for row in found}
+
+
+async def _with_state(store: Store, order: Order, found: Sequence[Row]) -> list[models.Equipment]:
     """Units with their active alarms and key points: two more queries for a whole page."""
     if not found:
         return []
@@ -269,11 +282,17 @@ async def _with_state(store: Store, found: Sequence[Row]) -> list[models.Equipme
     alarms: dict[str, list[models.Alarm]] = defaultdict(list)
     for item in await alarm_page(store, active=True, equipments=ids, limit=MAX_ACTIVE):
         alarms[item.equipment].append(item)
-    key_points: dict[str, list[models.Point]] = defaultdict(list)
-    ranked = await store.rows(_KEY_POINTS, {"ids": ids, "most": KEY_POINTS})
-    for row in ranked:
-        key_points[row["equipment"]].append(shapes.point_of(row, {}))
-    return [shapes.equipment_of(row, alarms[row["id"]], key_points[row["id"]]) for row in found]
+    candidates: dict[str, list[Row]] = defaultdict(list)
+    for row in await store.rows(_KEY_POINTS, {"ids": ids, "most": CANDIDATES}):
+        candidates[row["equipment"]].append(row)
+    return [_unit(row, alarms[row["id"]], candidates[row["id"]], order) for row in found]
+
+
+def _unit(row: Row, alarms: list[models.Alarm], candidates: list[Row], order: Order) -> models.Equipment:
+    """A unit with its first candidates: points in alarm, then those with limits, then as its profile has them."""
+    in_order = sorted(candidates, key=lambda c: (not c["alarmed"], not c["limits"], order(row["profile"], c["point"])))
+    shown = sorted(in_order[:KEY_POINTS], key=lambda c: order(row["profile"], c["point"]))
+    return shapes.equipment_of(row, alarms, [shapes.point_of(c, {}) for c in shown])
 
 
 async def _texts(store: Store, equipment_id: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ async def list_equipment(
     found = await reads.equipment_page(
         console.store,
         console.now(),
+        console.codes.order,
         area=area,
         equipment_class=equipment_class,
         search=_storable(q),
@@ -60,7 +61,7 @@ async def read_equipment(console: Here, id: EquipmentId) -> models.EquipmentDeta
     recent = await reads.alarm_page(console.store, active=False, equipments=[id], limit=RECENT_ALARMS)
     return models.EquipmentDetail(
         equipment=unit,
-        points=await reads.points(console.store, id),
+        points=await reads.points(console.store, console.codes.order, unit.profile, id),
         alarms=await reads.alarm_page(console.store, active=True, equipments=[id], limit=reads.MAX_ACTIVE),
         recent_alarms=recent,
         events=[await console.codes.event(console.store, row) for row in events],
@@ -139,7 +140,7 @@ async def _raw_page(console: Console, span: samples.Span, cursor: str | None, li
 
 
 async def _known(console: Console, equipment_id: str) -> models.Equipment:
-    unit = await reads.equipment(console.store, console.now(), equipment_id)
+    unit = await reads.equipment(console.store, console.now(), console.codes.order, equipment_id)
     if unit is None:
         raise Problem(404, "unknown-equipment", f"no equipment {equipment_id!r} is in the register")
     return unit
@@ -147,7 +148,7 @@ async def _known(console: Console, equipment_id: str) -> models.Equipment:
 
 async def _known_point(console: Console, equipment_id: str, point: str) -> None:
     await _known(console, equipment_id)
-    if all(known.point != point for known in await reads.points(console.store, equipment_id)):
+    if point not in await reads.point_names(console.store, equipment_id):
         raise Problem(404, "unknown-point", f"{equipment_id!r} has no point {point!r}")
 
 

@@ -57,7 +57,8 @@ async def log_in(
     value = sessions.exchange(body.token)
     if value is None:
         raise Problem(401, "wrong-token", "this is not the console's token")
-    secure = request.url.scheme == "https"
+    outside = request.headers.get("origin", "")  # what the browser sees, where a proxy ends TLS
+    secure = request.url.scheme == "https" or outside.startswith("https://")
     response.set_cookie(COOKIE, value, max_age=LASTS_S, httponly=True, samesite="strict", secure=secure)
     return models.SessionState(needed=True, authorised=True)
 

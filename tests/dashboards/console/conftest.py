@@ -53,6 +53,7 @@ class RunningConsole:
 
     def start(self) -> None:
         """Serves in a thread, on the port of before."""
+        self.health.missing("store", "starting")
         sock = bind(self.url.removeprefix("http://"))
         ready = threading.Event()
 

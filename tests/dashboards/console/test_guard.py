@@ -167,7 +167,6 @@ def test_configured_names_are_accepted_as_host_and_origin(locked: RunningConsole
     [
         ({"listen": "0.0.0.0:8480"}, "VIGIL_LISTEN"),
         ({"listen": "192.168.1.5:8480"}, "VIGIL_LISTEN"),
-        ({"listen": "8480"}, "VIGIL_LISTEN"),
         ({"console_token": "short"}, "VIGIL_CONSOLE_TOKEN"),
         ({"tls_cert_file": "/nowhere/cert.pem"}, "VIGIL_TLS_CERT_FILE"),
     ],

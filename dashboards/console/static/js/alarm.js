@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState, shared } from './ui.js';
 import { newKey, request } from './api.js';
 import { known, pick, t } from './i18n.js';
-import { number } from './format.js';
+import { number, when } from './format.js';
 import { Moment, Party, PriorityBadge, StateBadge } from './parts.js';
 
 const NAME = 'vigil.name';
@@ -17,12 +17,21 @@ export const canAcknowledge = (alarm) => alarm.state.endsWith('unacknowledged');
 /** Keeps whichever of two versions of an alarm is newer. */
 export const newer = (known, heard) => (known && known.revision > heard.revision ? known : heard);
 
-/** What the alarm stands on: value and limit, in the detector's words otherwise. */
+const TELLING = ['value', 'limit', 'level', 'spread', 'z', 'threshold', 'edge', 'last_us', 'last_heartbeat_us', 'reason'];
+
+/** What the alarm stands on, in a line; of a condition over several points its text says it all. */
 function evidence(alarm) {
-  return Object.entries(alarm.evidence)
-    .filter(([, value]) => ['number', 'string', 'boolean'].includes(typeof value))
-    .map(([name, value]) => `${known(`evidence.${name}`, name.replaceAll('_', ' '))} ${typeof value === 'number' ? number(value) : value}`)
+  if (alarm.evidence.values) return '';
+  return TELLING.map((name) => [name, alarm.evidence[name]])
+    .filter(([, value]) => ['number', 'string'].includes(typeof value))
+    .map(([name, value]) => `${known(`evidence.${name}`, name.replaceAll('_', ' '))} ${evident(name, value)}`)
     .join(' · ');
+}
+
+function evident(name, value) {
+  if (name.endsWith('_us')) return when(new Date(value / 1000).toISOString());
+  if (typeof value === 'number') return number(value);
+  return value;
 }
 
 export function AlarmCard({ alarm, withUnit = true, onChange }) {
