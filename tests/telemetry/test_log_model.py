@@ -191,7 +191,7 @@ class EmbeddedLogModel(RuleBasedStateMachine):
 
 
 TestEmbeddedLogModel = EmbeddedLogModel.TestCase
-TestEmbeddedLogModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestEmbeddedLogModel.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.long
