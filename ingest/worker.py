@@ -38,6 +38,8 @@ log = structlog.get_logger()
 Connection = psycopg.AsyncConnection[Any]
 
 FETCH_RECORDS: Final = 2_000
+FETCH_BYTES: Final = 16 << 20
+"""About how much is fetched at once: how many records that is follows from the last ones' size."""
 FLUSH_ROWS: Final = 500_000
 FLUSH_BYTES: Final = 64 << 20
 YOUNG_S: Final = 0.05
@@ -81,6 +83,7 @@ class Worker:
         self.latest = Latest()
         self.watch = LockWatch(settings, connection.info.backend_pid)
         self._reader: Reader | None = None
+        self._fetch_records = 16
         self._pending = Flush()
         self._pending_since_s = 0.0
         self._writing: asyncio.Task[None] | None = None
@@ -100,8 +103,10 @@ class Worker:
         self._reader = reader
         try:
             while not stop.is_set():
-                records = await reader.fetch(max_records=FETCH_RECORDS, max_wait_s=self._wait_s())
+                records = await reader.fetch(max_records=self._fetch_records, max_wait_s=self._wait_s())
                 if records:
+                    size = sum(len(record.value) for record in records) // len(records)
+                    self._fetch_records = min(max(FETCH_BYTES // (size + 1), 16), FETCH_RECORDS)
                     await self._gather(await asyncio.to_thread(read, records))
                 await self._advance()
             await self._drain(everything=True)

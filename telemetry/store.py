@@ -22,6 +22,14 @@ SCHEMA_VERSION: Final = 7
 SCHEMA_POLL_S: Final = 0.5
 URL_FILE: Final = "store.url"
 CONNECT_TIMEOUT_S: Final = 5
+_LIVENESS: Final = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    # A server that is gone without a word (power, failover to another address) is noticed within 20 s.
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 # Roles, granted in ingest/migrations; a login user for a service is a member of its role.
 OWNER: Final = ""
@@ -43,10 +51,10 @@ def conninfo(settings: Settings) -> str:
     if settings.store != "embedded:":
         password = settings.secret("store_password")
         extra = {"password": password} if password is not None else {}
-        return make_conninfo(settings.store, connect_timeout=CONNECT_TIMEOUT_S, **extra)
+        return make_conninfo(settings.store, **_LIVENESS, **extra)
     path = settings.state_dir / URL_FILE
     try:
-        return make_conninfo(path.read_text(encoding="utf-8").strip(), connect_timeout=CONNECT_TIMEOUT_S)
+        return make_conninfo(path.read_text(encoding="utf-8").strip(), **_LIVENESS)
     except OSError as error:
         raise StoreUnavailable(f"embedded store: {path}: {error.strerror}; is `vigil up` running?") from error
 
