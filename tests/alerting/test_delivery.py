@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,16 +225,25 @@ def started(settings: Settings, directory: Path) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        ("alarm.notice", "store.log_position"),
+        pytest.param(
+            ("store.progress", "alarm.alarm", "alarm.history", "alarm.notice", "store.log_position"),
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["two steps", "every step"],
+)
 async def test_killed_at_any_step_it_goes_on_where_the_database_is(
-    told: Settings, receiver: Receiver, tmp_path: Path
+    told: Settings, receiver: Receiver, tmp_path: Path, tables: Sequence[str]
 ) -> None:
     """SIGKILL while it waits for a lock in mid-transaction at each of its tables in turn, and while it posts."""
     told = told.model_copy(update={"webhook_repeat_s": 1000.0})
     found: list[Any] = []
     async with producing(told) as analytics:
-        for n, table in enumerate(
-            ("store.progress", "alarm.alarm", "alarm.history", "alarm.notice", "store.log_position")
-        ):
+        for n, table in enumerate(tables):
             found.append(finding(f"lift-{n}", onset_us=T0 + n * S))
             await analytics.publish(found[-1])
             await _killed_while_waiting_for(told, table, tmp_path)
