@@ -32,6 +32,7 @@ from telemetry.batch import SampleBatch, concatenate
 from telemetry.errors import RecordError
 from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
 from telemetry.names import NAME_PATTERN
+from telemetry.packed import pack, unpack
 
 SCHEMA_MAJOR: Final = 1
 SCHEMA_VERSION: Final = "1.0"
@@ -248,13 +249,14 @@ def decode_heartbeat(value: bytes) -> Heartbeat:
 
 
 def encode_registry(registry: Registry) -> Encoded:
-    """The record of an edge's registry."""
-    return _json(Kind.REGISTRY, 1, asdict(registry))
+    """The record of an edge's registry. A large `plant` travels packed (telemetry.packed)."""
+    return _json(Kind.REGISTRY, 1, {**asdict(registry), "plant": pack(registry.plant)})
 
 
 def decode_registry(value: bytes) -> Registry:
     """The registry of a record. Raises RecordError `json`."""
-    return plain.read(Registry, plain.row(value))
+    row = plain.row(value)
+    return plain.read(Registry, {**row, "plant": unpack(row["plant"])} if "plant" in row else row)
 
 
 def encode_ledger(ledger: Ledger) -> Encoded:
