@@ -33,9 +33,10 @@ log = structlog.get_logger()
 LINGER_S: Final = 0.008
 ENOUGH: Final = 200
 """Samples that make a record worth committing at once."""
-RECORD_SAMPLES: Final = 8_000
-"""Most samples in one record: some 250 kB, well below any log's record size."""
-RECORD_EVENTS: Final = 500
+RECORD_WEIGHT: Final = 8_000
+"""Most samples and names together in one record: with the longest names 620 kB, below any log's record size."""
+RECORD_EVENTS: Final = 100
+"""Drivers keep an event below 9 kB (edge.payload), so that so many fit into a record."""
 TAKE: Final = 64_000
 """Most samples in one commit."""
 QUEUED_SAMPLES: Final = 1_000_000
@@ -241,7 +242,7 @@ class Journal:
         return 0.0 if self._samples >= ENOUGH else max(self._queue[0].put_s + LINGER_S - now, 0.0)
 
     def _take(self) -> list[_Entry]:
-        """The oldest entries, up to TAKE samples; within the lock. They stay in the queue until they are durable."""
+        """The oldest entries, up to TAKE samples; within the lock. They count as waiting until they are durable."""
         taken, samples = [], 0
         for entry in self._queue:
             taken.append(entry)
@@ -249,7 +250,6 @@ class Journal:
             if samples >= TAKE:
                 break
         self._queue = deque(list(self._queue)[len(taken) :])
-        self._samples -= samples
         return taken
 
     def _commit(self, entries: Sequence[_Entry]) -> bool:
@@ -266,6 +266,8 @@ class Journal:
         except sqlite3.OperationalError as error:
             self._put_back(entries, str(error))
             return False
+        with self._condition:
+            self._samples -= sum(len(b) for _, b in batches)
         ended = time.monotonic()
         metrics.COMMIT.observe(ended - began)
         metrics.COMMIT_AGE.observe(ended - entries[0].put_s)
@@ -281,7 +283,6 @@ class Journal:
     def _put_back(self, entries: Sequence[_Entry], why: str) -> None:
         with self._condition:
             self._queue.extendleft(reversed(entries))
-            self._samples += sum(len(e.reading.batch) for e in entries)
             self._retry_s = time.monotonic() + RETRY_S
         self._tell(why)
 
@@ -301,15 +302,19 @@ def merge(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
     Relies on the drivers: two different names tuples have no signal in common. Cost is per batch and per row copied,
     not per name.
     """
-    merged, start, rows = [], 0, 0
-    for end, batch in enumerate(batches):
-        if rows and rows + len(batch) > RECORD_SAMPLES:
-            merged.append(_join(batches[start:end]))
-            start, rows = end, 0
-        rows += len(batch)
-    if rows:
-        merged.append(_join(batches[start:]))
-    return merged
+    merged: list[SampleBatch] = []
+    part: list[SampleBatch] = []
+    known: set[int] = set()
+    weight = 0
+    for batch in batches:
+        more = len(batch) + (0 if id(batch.names) in known else len(batch.names))
+        if part and weight + more > RECORD_WEIGHT:
+            merged.append(_join(part))
+            part, known, weight, more = [], set(), 0, len(batch) + len(batch.names)
+        part.append(batch)
+        known.add(id(batch.names))
+        weight += more
+    return [*merged, _join(part)] if part else merged
 
 
 def _join(batches: Sequence[SampleBatch]) -> SampleBatch:

@@ -41,6 +41,9 @@ CONNECT_TIMEOUT_S: Final = 3.0
 SUBSCRIBE_AT_ONCE: Final = 100
 LOOK_S: Final = 0.25
 FINISH_S: Final = 1.0
+SETTLE_S: Final = 0.05
+"""The broker gets so long to read the last acknowledgements: a socket closed with unread input resets the connection,
+and what the broker has not read by then is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class MqttDriver:
         deadline = asyncio.get_running_loop().time() + FINISH_S
         while self._outstanding and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 (as above)
             await asyncio.sleep(0.01)
+        await asyncio.sleep(SETTLE_S)
         client.disconnect()
         await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(client.loop_stop))], timeout=CONNECT_TIMEOUT_S)
 

@@ -24,8 +24,10 @@ import orjson
 
 from edge.scaling import Scaling, real_scaling, whole_scaling
 from telemetry.batch import EMPTY, SampleBatch
+from telemetry.errors import RecordError
 from telemetry.messages import TEXT_SCHEME, VIGIL_SCHEME, Event
 from telemetry.names import is_name, signal_name
+from telemetry.plain import parse
 from telemetry.profile import MqttPoint, PointKind, Profile
 from telemetry.quality import BAD_DEVICE, BAD_SENSOR, GOOD, UNCERTAIN_CLOCK, UNCERTAIN_OUT_OF_RANGE, UNCERTAIN_STALE
 
@@ -36,6 +38,9 @@ EARLIEST_US: Final = 946_684_800_000_000
 WHOLE: Final = 1 << 32
 """Whole JSON numbers up to here are scaled exactly."""
 CODE_LENGTH: Final = 64
+ATTRIBUTES_BYTES: Final = 8_192
+"""Most that an event may carry beside its code, as JSON: a log's record has a bound, and an event shares it."""
+TEXT_LENGTH: Final = 2_000
 _MISSING: Final = object()
 _NAN: Final = math.nan
 
@@ -100,7 +105,11 @@ class StateTopic:
             if found is _MISSING:
                 missing += 1
             elif wanted.place < 0:
-                texts.append((wanted.point, _text(found), time_us))
+                text = _text(found)
+                if len(text) > TEXT_LENGTH:
+                    refusals.append(Refusal("text", f"{wanted.point}: expected at most {TEXT_LENGTH} characters"))
+                else:
+                    texts.append((wanted.point, text, time_us))
             else:
                 value, quality, wrong = number(wanted, found)
                 rows.append((wanted.place, value, quality if quality != GOOD else stamp))
@@ -164,10 +173,8 @@ class EventTopic:
             return [], [Refusal("code", f"expected a code of 1 to {CODE_LENGTH} characters, found {_shown(code)}")]
         if state not in ("on", "off"):
             return [], [Refusal("state", f"expected on or off, found {_shown(state)}")]
-        try:
-            orjson.dumps([code, rest])
-        except TypeError as error:
-            return [], [Refusal("attributes", f"expected what JSON can say, found {error}")]
+        if (wrong := _unkeepable([code, rest, found])) is not None:
+            return [], [wrong]
         if found is None:
             if retained:
                 return [], [Refusal("retained-event", "a retained event without a time of its own")]
@@ -334,6 +341,18 @@ def _paths(fields: Sequence[Field]) -> str:
     return ", ".join(shown[:5]) + (" …" if len(shown) > 5 else "")
 
 
+def _unkeepable(content: Any) -> Refusal | None:
+    """Why an event cannot be kept: a record of it could not be written, or not be read, or would be too large."""
+    try:
+        written = orjson.dumps(content)
+        parse(written)
+    except (TypeError, RecordError) as error:
+        return Refusal("attributes", f"expected what a record can hold, found {error}")
+    if len(written) > ATTRIBUTES_BYTES:
+        return Refusal("attributes", f"expected at most {ATTRIBUTES_BYTES} bytes, found {len(written)}")
+    return None
+
+
 def _key(found: Any) -> str:
     """A JSON value as a map spells it."""
     if isinstance(found, str):
@@ -345,7 +364,7 @@ def _key(found: Any) -> str:
 
 def _text(found: Any) -> str:
     text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-    return text.encode("utf-8", "replace").decode()
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _shown(found: Any) -> str:

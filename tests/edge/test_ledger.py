@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.journal import merge
 from edge.ledger import Tally
 from telemetry.batch import SampleBatch, concatenate
+from telemetry.errors import RecordError
 from telemetry.ledger import HOUR_US, row_hashes
+from telemetry.log.protocol import MAX_RECORD_BYTES
+from telemetry.messages import Registry
+from telemetry.wire import decode_registry, encode_registry, encode_samples
 
 NAMES = {e: tuple(f"{e}/p{i}" for i in range(4)) for e in ("a", "b", "c")}
 
@@ -56,8 +65,35 @@ def test_merged_batches_hold_the_same_rows_in_the_same_order(batches: list[tuple
     assert len(set(merged.names)) == len(merged.names), "each signal once"
 
 
-def test_merging_keeps_records_below_their_bound() -> None:
-    part = SampleBatch(
-        NAMES["a"], np.zeros(3000, np.int32), np.zeros(3000, np.int64), np.zeros(3000), np.zeros(3000, np.uint8)
-    )
-    assert [len(b) for b in merge([part] * 5)] == [6000, 6000, 3000]
+def test_merged_records_stay_below_a_logs_bound_with_the_longest_names() -> None:
+    parts = []
+    for e in range(60):
+        names = tuple(f"{e:064}/{i:064}" for i in range(250))
+        parts.append(
+            SampleBatch(
+                names, np.arange(250, dtype=np.int32), np.arange(250), np.arange(250.0), np.zeros(250, np.uint8)
+            )
+        )
+    merged = merge([*parts, *parts])
+    assert sum(map(len, merged)) == 2 * 60 * 250
+    assert max(len(encode_samples(b).value) for b in merged) < MAX_RECORD_BYTES * 3 // 4
+    assert len(merged) <= 8, "and they are few"
+
+
+def test_a_registry_of_thousands_of_units_fits_into_one_record_and_comes_out_as_it_was() -> None:
+    point = {"kind": "measurement", "unit": "°C", "name": {"zh": "点", "en": "point"}, "limits": []}
+    plant = {"equipment": [{"id": f"e{n}", "points": {f"p{i}": point for i in range(50)}} for n in range(1000)]}
+    registry = Registry("edge-1", 7, plant)
+    encoded = encode_registry(registry)
+    assert len(encoded.value) < MAX_RECORD_BYTES
+    assert decode_registry(encoded.value) == registry
+    small = Registry("edge-1", 7, {"equipment": []})
+    assert b"deflate" not in encode_registry(small).value, "a small one stays readable"
+    assert decode_registry(encode_registry(small).value) == small
+
+
+@pytest.mark.parametrize("packed", ["", "not base64!", "AAAA", 7, base64.b64encode(zlib.compress(b"{")).decode()])
+def test_a_packed_part_that_is_none_is_a_record_error(packed: object) -> None:
+    value = json.dumps({"edge": "e", "time_us": 1, "plant": {"deflate": packed}}).encode()
+    with pytest.raises(RecordError, match="packed part"):
+        decode_registry(value)

@@ -15,7 +15,7 @@ from edge.payload import EventTopic, OnlineTopic, Parsed, Refusal, StateTopic, m
 from telemetry.clock import time_us
 from telemetry.messages import Event
 from telemetry.quality import BAD_DEVICE, BAD_SENSOR, GOOD, UNCERTAIN_CLOCK, UNCERTAIN_OUT_OF_RANGE, UNCERTAIN_STALE
-from telemetry.wire import encode_events, encode_samples
+from telemetry.wire import decode_events, encode_events, encode_samples
 from tests.edge.build import NOW_US, make_profile, values
 
 RECEIVED = time_us("2026-01-01T00:00:10Z")
@@ -173,6 +173,13 @@ def test_a_message_without_one_field_of_its_topic_is_refused(content: Any) -> No
     assert "values.speed" in said.refusals[0].detail
 
 
+def test_a_text_without_end_is_refused_and_the_rest_kept() -> None:
+    said = state({"values": {"label": "x" * 2001, "flag": 1}})
+    assert reasons(said) == ["text"]
+    assert said.texts == ()
+    assert values(said.batch) == {"flag": (1.0, GOOD)}
+
+
 def test_values_outside_their_range_are_kept_and_uncertain() -> None:
     assert values(state({"values": {"speed": 31}}).batch) == {"speed": (3.1, UNCERTAIN_OUT_OF_RANGE)}
 
@@ -211,6 +218,13 @@ BAD_EVENTS: dict[str, tuple[Any, str]] = {
         {"scheme": "s", "code": "4", "state": "on", "n": 10**400},
         "attributes",
     ),
+    "attributes that would fill a record": (
+        {"scheme": "s", "code": "4", "state": "on", "n": "x" * 9000},
+        "attributes",
+    ),
+    "a NUL, which no database keeps": ({"scheme": "s", "code": "4", "state": "on", "n": "a\0b"}, "attributes"),
+    "a NUL in the code": ({"scheme": "s", "code": "4\0", "state": "on"}, "attributes"),
+    "a whole number beyond 64 bits": ({"scheme": "s", "code": "4", "state": "on", "n": 2**63}, "attributes"),
     "half of a surrogate pair": ({"scheme": "s", "code": "4", "state": "on", "n": "\ud800"}, "attributes"),
 }
 
@@ -283,7 +297,8 @@ def test_no_payload_breaks_its_reader_and_whatever_comes_of_it_can_be_journaled(
     encode_samples(said.batch)
     complaints = [e for r in said.refusals for e in Complaints().about("e", topic, r, RECEIVED)]
     texts = [Event("e", at, "text", point, True, {"value": text}) for point, text, at in said.texts]
-    encode_events([*said.events, *complaints, *texts])
+    made = [*said.events, *complaints, *texts]
+    assert len(decode_events(encode_events(made).value)) == len(made), "the record can be read again"
     assert not set(said.batch.time_us.tolist()) or max(said.batch.time_us.tolist()) <= RECEIVED + 300_000_000
 
 

@@ -23,6 +23,7 @@ from telemetry.wire import Encoded, decode_dropped, decode_ledger, encode_events
 from tests.edge.build import NOW_US, batch_of
 
 BIG = 1 << 30
+MEMORY = Path("/dev/shm")  # noqa: S108 (a model needs no real fsync: test_spool_kill.py has it)
 
 
 class Crash(Exception):
@@ -63,7 +64,7 @@ class SpoolModel(RuleBasedStateMachine):
 
     @initialize(max_bytes=st.sampled_from([4_000, 20_000, BIG]))
     def start(self, max_bytes: int) -> None:
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.max_bytes = max_bytes
         self.crashing = Crashing()
         self.epochs = 0
@@ -191,7 +192,7 @@ class SpoolModel(RuleBasedStateMachine):
         assert total == self.ledger_samples["e"], "neither lost nor doubled in the ledger"
 
 
-SpoolModel.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+SpoolModel.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 TestSpoolAgainstItsModel = SpoolModel.TestCase
 
 
