@@ -67,7 +67,7 @@ async def test_rows_come_with_their_own_spacing_n_times_as_fast_and_never_before
     times = np.array([time_us(json.loads(payload)["time"]) for payload in listener.payloads(f"{prefix}/state")])
     await asyncio.to_thread(listener.stop)
     assert (report.rows, report.sent, report.empty) == (5, 5, 0)
-    assert 1.0 <= took_s < 3.0
+    assert 1.0 <= took_s < 10.0
     assert np.diff(times).tolist() == [50_000, 100_000, 0, 850_000], "the feed's spacing, shortened 20 times"
     assert before_us <= times[0] <= SystemClock().now_us()
     assert times[-1] <= SystemClock().now_us(), "no time is ahead of the clock"
@@ -78,7 +78,7 @@ async def test_on_a_faster_clock_the_feeds_own_spacing_is_kept_in_the_times(embe
     listener, prefix = await listen(embedded_broker.port)
     started_s = time.monotonic()
     await replay(make_feed(20), f"{embedded_broker.url}/{prefix}", PUMP, clock=ScaledClock(now_us, 50.0))
-    assert 0.38 <= time.monotonic() - started_s < 2.0
+    assert 0.38 <= time.monotonic() - started_s < 10.0
     await asyncio.to_thread(until, lambda: len(listener.messages) == 20, "all rows")
     times = [time_us(json.loads(payload)["time"]) for payload in listener.payloads(f"{prefix}/state")]
     await asyncio.to_thread(listener.stop)

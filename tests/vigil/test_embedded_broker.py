@@ -57,6 +57,7 @@ def test_what_was_acknowledged_is_not_sent_again(embedded_broker: EmbeddedBroker
     first = Listener(embedded_broker.port, "once/#", "edge-b", clean=False).start()
     send(publisher, "once/x", range(COUNT))
     until(lambda: len(first.messages) == COUNT, "all delivered")
+    first.settle()
     first.stop()
     send(publisher, "once/x", range(COUNT, COUNT + 5))
     second = Listener(embedded_broker.port, "once/#", "edge-b", clean=False).start()
