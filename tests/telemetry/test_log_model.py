@@ -198,5 +198,5 @@ TestEmbeddedLogModel.settings = settings(max_examples=30, stateful_step_count=30
 @pytest.mark.timeout(1800)
 def test_the_log_is_the_model_for_longer() -> None:
     run_state_machine_as_test(
-        EmbeddedLogModel, settings=settings(max_examples=1500, stateful_step_count=60, deadline=None)
+        EmbeddedLogModel, settings=settings(max_examples=300, stateful_step_count=60, deadline=None)
     )
