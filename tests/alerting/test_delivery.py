@@ -92,10 +92,16 @@ async def test_a_receiver_that_is_down_loses_nothing_and_hears_it_in_order(told:
             return all(receiver.transitions(f.id) for f in found) and "clear" in receiver.transitions(found[0].id)
 
         await until(all_heard)
+
+        async def over() -> bool:
+            events = await rows(
+                told, "SELECT state FROM public.events WHERE code = 'webhook-failing' ORDER BY event_id"
+            )
+            return [e["state"] for e in events] == ["on", "off"]
+
+        await until(over)
     assert receiver.transitions(found[0].id)[0] == "raise"
     assert receiver.transitions(found[0].id)[-1] == "clear"
-    events = await rows(told, "SELECT state FROM public.events WHERE code = 'webhook-failing' ORDER BY event_id")
-    assert [e["state"] for e in events] == ["on", "off"]
 
 
 async def test_a_notice_that_the_receiver_chokes_on_holds_nobody_up(told: Settings, receiver: Receiver) -> None:
