@@ -34,6 +34,8 @@ LATEST_EVERY_S: Final = 0.1
 CHECK_EVERY_S: Final = 1.0
 RETENTION_EVERY_S: Final = 3_600.0
 STOP_WITHIN_S: Final = 2.0
+CLOSE_WITHIN_S: Final = 30.0
+"""A reader whose log is away may need that long to let go of its connections; told to stop, it does not get it."""
 
 
 async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
@@ -101,7 +103,7 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
                     task.cancel()
         finally:
             with suppress(LogError, TimeoutError):
-                async with asyncio.timeout(STOP_WITHIN_S):
+                async with asyncio.timeout(STOP_WITHIN_S if stop.is_set() else CLOSE_WITHIN_S):
                     await reader.close()
 
 
