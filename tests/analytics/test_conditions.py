@@ -65,6 +65,17 @@ def test_signals_whose_clocks_disagree_are_handled_as_if_one_at_a_time(stream: l
     assert told(drive(Conditions(CATALOGUE), skewed, 2)) == naive(skewed)
 
 
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(items([SIGNALS["a/delayed"]], st.sampled_from([95.0, 95.0, 88.0, 80.0, float("nan")]), 40))
+def test_one_signal_that_comes_and_goes_through_its_band_is_handled_as_if_one_at_a_time(stream: list[Item]) -> None:
+    assert told(drive(Conditions(CATALOGUE), stream, 2)) == naive(stream)
+
+
+def test_a_pending_alarm_that_falls_back_into_its_band_starts_anew() -> None:
+    rows = (("delayed", 0, 95.0), ("delayed", 2, 88.0), ("delayed", 3, 95.0))
+    assert brief(drive_points(*rows, beats=(5.0, 7.0))) == [("limit:high", True, 3, 7)]
+
+
 def drive_points(
     *rows: tuple[str, float, float] | tuple[str, float, float, bool], beats: tuple[float, ...] = ()
 ) -> list[Finding]:
