@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = None
     webhook_secret_file: Path | None = None
     webhook_repeat_s: float = Field(300.0, gt=0, description="An unacknowledged alarm is told again after this.")
+    grafana_url: str | None = Field(None, description="Grafana server that `vigil boards push` writes to.")
+    grafana_token: SecretStr | None = Field(None, description="Token of a Grafana service account.")
+    grafana_token_file: Path | None = None
     late_bound_days: float = Field(30.0, gt=0, description="Older samples go to the dead letters.")
     retention_days: float = Field(90.0, gt=0, description="Of raw samples; longer than late_bound_days.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -215,3 +215,46 @@ def deadletter_replay(numbers: tuple[int, ...], everything: bool, state_dir: Pat
     report = asyncio.run(replay_dead_letters(settings, None if everything else list(numbers)))
     click.echo(str(report), err=True)
     return 0 if not report.refused else 1
+
+
+@vigil.group(epilog=example("vigil boards build --out deploy/grafana/boards"))
+def boards() -> None:
+    """Grafana boards as JSON, or to a Grafana server."""
+
+
+LANG = click.option(
+    "--lang",
+    "langs",
+    multiple=True,
+    type=click.Choice(["zh", "en"]),
+    help="A language; may be repeated. Default: both.",
+)
+
+
+@boards.command("build", epilog=example("vigil boards build --out deploy/grafana/boards --lang zh"))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("boards"), show_default=True)
+@LANG
+def boards_build(out: Path, langs: tuple[Any, ...]) -> None:
+    """Writes OUT/LANG/NAME.json, one file a board and language."""
+    from dashboards.boards.build import write_boards
+    from dashboards.boards.texts import LANGS
+
+    for path in write_boards(out, langs or LANGS):
+        click.echo(str(path))
+
+
+@boards.command(
+    "push", epilog=example("VIGIL_GRAFANA_TOKEN_FILE=token vigil boards push --grafana http://127.0.0.1:3000")
+)
+@click.option("--grafana", help="URL of the server (VIGIL_GRAFANA_URL); the token is VIGIL_GRAFANA_TOKEN or …_FILE.")
+@LANG
+def boards_push(grafana: str | None, langs: tuple[Any, ...]) -> None:
+    """Puts the boards into the folder Vigil of a Grafana server."""
+    from dashboards.boards.push import push_boards
+    from dashboards.boards.texts import LANGS
+
+    settings = load_settings(grafana_url=grafana)
+    if settings.grafana_url is None:
+        raise click.UsageError("name the server: --grafana URL, or VIGIL_GRAFANA_URL")
+    for uid in push_boards(settings.grafana_url, settings.secret("grafana_token"), langs or LANGS):
+        click.echo(uid)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import niquests
-from grafana_client import GrafanaApi
+from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException
 
 from dashboards.boards.build import build_boards, to_json

@@ -55,6 +55,7 @@ def supervision(lang: Lang) -> dashboard.Dashboard:
         .with_variable(area_variable(text))
         .with_variable(class_variable(text))
         .with_variable(target_variable(text))
+        .with_variable(timezone_variable(text))
         .with_row(dashboard.Row(text("supervision.now")))
         .with_panel(
             theme.number(text("supervision.online"), text("supervision.online.d"))
@@ -112,6 +113,16 @@ def target_variable(text: Texts) -> dashboard.CustomVariable:
         .label(text("supervision.target"))
         .values("1,2,5,10,20,50,100,200")
         .current(VariableOption(selected=True, text="10", value="10"))
+    )
+
+
+def timezone_variable(text: Texts) -> dashboard.CustomVariable:
+    """Where a day begins: the database's own days are UTC's, which cut a Shanghai day at 08:00."""
+    return (
+        dashboard.CustomVariable("timezone")
+        .label(text("supervision.timezone"))
+        .values("Asia/Shanghai,Asia/Urumqi,UTC,Europe/Berlin,America/New_York")
+        .current(VariableOption(selected=True, text="Asia/Shanghai", value="Asia/Shanghai"))
     )
 
 
@@ -203,18 +214,18 @@ def companies(text: Texts, role: str) -> str:
 
 
 def daily(text: Texts) -> str:
-    """Alarms a day of this period, of the one before moved onto it, and the target."""
-    span = "($__timeTo()::timestamptz - $__timeFrom()::timestamptz)"
-    days = "generate_series(date_trunc('day', $__timeFrom()::timestamptz), $__timeTo()::timestamptz, interval '1 day')"
+    """Alarms a day of this period, of the one before moved onto it, and the target. Days of the chosen time zone."""
+    back = "($__timeTo()::timestamptz - $__timeFrom()::timestamptz)"
+    zone = "${timezone:sqlstring}"
+    first, last = f"$__timeFrom()::timestamptz AT TIME ZONE {zone}", f"$__timeTo()::timestamptz AT TIME ZONE {zone}"
+
+    def counted(day: str, name: str) -> str:
+        return f"""SELECT d.day AS time, '{text.literal(name)}' AS metric,
+            (SELECT count(*) {ALARMS} AND m.raised_at >= {day} AND m.raised_at < {day} + interval '1 day')::float8 AS value
+            FROM days d"""
+
     return f"""
-        SELECT d.day AS time, '{text.literal("this_period")}' AS metric,
-               (SELECT count(*) {ALARMS} AND m.raised_at >= d.day AND m.raised_at < d.day + interval '1 day')::float8 AS value
-        FROM {days} AS d(day)
-        UNION ALL
-        SELECT d.day, '{text.literal("previous_period")}',
-               (SELECT count(*) {ALARMS} AND m.raised_at >= d.day - {span}
-                   AND m.raised_at < d.day - {span} + interval '1 day')::float8
-        FROM {days} AS d(day)
-        UNION ALL
-        SELECT d.day, '{text.literal("target")}', nullif(${{target:sqlstring}}, '')::float8 FROM {days} AS d(day)
-        ORDER BY 1, 2"""
+        WITH days AS (SELECT local_day AT TIME ZONE {zone} AS day
+                      FROM generate_series(date_trunc('day', {first}), {last}, interval '1 day') AS local_day)
+        {counted("d.day", "this_period")} UNION ALL {counted(f"d.day - {back}", "previous_period")} UNION ALL
+        SELECT d.day, '{text.literal("target")}', nullif(${{target:sqlstring}}, '')::float8 FROM days d ORDER BY 1, 2"""

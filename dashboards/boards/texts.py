@@ -111,6 +111,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "supervision.empty.areas": ("没有登记的设备", "No equipment is registered"),
     "supervision.empty.alarms": ("本期没有报警", "No alarm was raised in this period"),
     "supervision.target": ("每日目标（报警数）", "Daily target (alarms)"),
+    "supervision.timezone": ("日界时区", "Time zone of the days"),
     # fleet
     "fleet.title": ("设备看板", "Fleet"),
     "fleet.faults": ("现在的故障", "Live faults"),

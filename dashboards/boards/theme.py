@@ -123,6 +123,8 @@ def states(title: str, description: str, empty: str, *, width: int = 12, height:
         .height(height)
         .no_value(empty)
         .merge_values(True)
+        .line_width(0)
+        .fill_opacity(70)
         .show_value(common.VisibilityMode.AUTO)
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
     )
