@@ -101,16 +101,17 @@ class Decoder:
         gathered = np.frombuffer(payload, np.uint8).take(self._gather)
         value = np.empty(len(self.names))
         quality = np.full(len(self.names), GOOD, np.uint8)
-        with np.errstate(invalid="ignore"):  # A signalling NaN in a float register is no news.
+        # A signalling NaN in a float register is no news, nor a number that its scale takes beyond all numbers.
+        with np.errstate(invalid="ignore", over="ignore"):
             unavailable = [_fill(segment, gathered, value) for segment in self._segments]
-        if self._mul is not None:
-            value *= self._mul
-        if self._add is not None:
-            value += self._add
-        if self._div is not None:
-            value /= self._div
-        if self._offset is not None:
-            value += self._offset
+            if self._mul is not None:
+                value *= self._mul
+            if self._add is not None:
+                value += self._add
+            if self._div is not None:
+                value /= self._div
+            if self._offset is not None:
+                value += self._offset
         if self._low is not None and self._high is not None:
             quality[(value < self._low) | (value > self._high)] = UNCERTAIN_OUT_OF_RANGE
         for at in unavailable:

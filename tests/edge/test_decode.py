@@ -244,6 +244,13 @@ def test_a_scale_that_no_whole_numbers_hold_is_multiplied() -> None:
     assert real_scaling(1 / 3, 1.0).apply(3.0) == 3.0 * (1 / 3) + 1.0
 
 
+def test_a_number_that_its_scale_takes_beyond_all_numbers_is_bad_and_no_warning() -> None:
+    largest = (0x7FEF, 0xFFFF, 0xFFFF, 0xFFFF)
+    value, quality = read(make_profile({"x": modbus(0, "f64", scale=10.0)}), registers(*largest))["x"]
+    assert math.isnan(value)
+    assert quality == BAD_SENSOR
+
+
 # ---- against a naive oracle
 
 STRUCT = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f", "u64": "Q", "i64": "q", "f64": "d"}
