@@ -153,6 +153,12 @@ def test_a_point_on_an_illegal_address_is_refused_by_name() -> None:
         plan({"level": point(29, "u32")}, Limits(illegal=((30, 39),)))
 
 
+@pytest.mark.parametrize("address", [30, 39])
+def test_an_illegal_range_holds_its_first_and_its_last_address(address: int) -> None:
+    with pytest.raises(ValueError, match="clear of illegal"):
+        plan({"level": point(address)}, Limits(illegal=((30, 39),)))
+
+
 def test_the_endpoint_tightens_the_profiles_bound_and_never_widens_it() -> None:
     assert limits_of(ModbusDefaults(max_registers=100), Endpoint(max_registers=60)).max_registers == 60
     assert limits_of(ModbusDefaults(max_registers=40), Endpoint(max_registers=60)).max_registers == 40

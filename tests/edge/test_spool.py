@@ -340,6 +340,23 @@ def test_a_full_disk_journals_nothing_and_leaves_everything_as_it_was(path: Path
     spool.close()
 
 
+def test_a_commit_that_fails_gives_its_numbers_its_bytes_and_its_ledger_back(path: Path) -> None:
+    crashing = Crashing()
+    spool = open_at(path, 1, BIG, crashing)
+    crashing.point = "before commit"
+    with pytest.raises(Crash):
+        journal(spool, batch_of("e", 5))
+    crashing.point = None
+    journal(spool, batch_of("e", 6))
+    ((_, seq, record),) = everything(spool)
+    assert (seq, record.count) == (0, 6), "no hole in the sequence"
+    assert spool.bytes == len(record.value) + OVERHEAD
+    spool.publish()
+    ledger = decode_ledger(everything(spool)[-1][2].value)
+    assert [entry.samples for entry in ledger.entries] == [6]
+    spool.close()
+
+
 def test_the_ledger_of_an_epoch_that_was_killed_is_published_by_the_next(path: Path) -> None:
     spool = open_at(path, 1)
     journal(spool, batch_of("e", 5))

@@ -202,6 +202,13 @@ def test_a_dictionary_whose_offsets_lead_out_of_its_bytes_is_refused() -> None:
         decode_samples(bad)
 
 
+def test_a_dictionary_whose_offsets_run_backwards_is_refused() -> None:
+    good = table(**columns())
+    place = good.index(struct.pack("<3i", 0, 3, 6))
+    with pytest.raises(RecordError, match="arrow"):
+        decode_samples(good[:place] + struct.pack("<3i", 0, 5, 3) + good[place + 12 :])
+
+
 def test_more_rows_than_a_record_can_hold_are_refused() -> None:
     rows = wire.MAX_ROWS + 1
     batch = pa.record_batch(
