@@ -14,11 +14,11 @@ import psycopg
 import structlog
 
 from alerting import metrics
-from alerting.frozen import unfrozen
 from alerting.lifecycle import Input, Outcome, Reason, Trigger, step
 from alerting.places import Connect
 from alerting.store import lock_alarms, notify_alarm, write
 from telemetry.clock import Clock
+from telemetry.frozen import FrozenWatch
 from telemetry.store import COMMAND_CHANNEL
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class CommandHandler:
 
     clock: Clock
     connect: Connect
-    as_login: Connect
+    watch: FrozenWatch
     channels: Sequence[str]
     changed: Callable[[], None]
     ready: Callable[[], None]
@@ -82,7 +82,7 @@ class CommandHandler:
         return len(waiting)
 
     async def _one(self, connection: Connection, command_id: str) -> None:
-        async with unfrozen(connection, self.as_login, clock=self.clock), connection.transaction():
+        async with self.watch.over(connection), connection.transaction():
             command = await _lock(connection, command_id)
             if command is None:
                 return  # another instance has it

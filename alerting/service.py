@@ -25,6 +25,7 @@ from alerting.upkeep import Upkeep
 from alerting.worker import FindingsWorker
 from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError
 from telemetry.files import load_plant
+from telemetry.frozen import FrozenWatch
 from telemetry.log import open_log
 from telemetry.messages import VIGIL_SCHEME, Event
 from telemetry.service import Health
@@ -67,7 +68,12 @@ def _parts(
     async def as_login() -> psycopg.AsyncConnection[Any]:
         return await connect(settings, OWNER, autocommit=True)
 
+    async def tell(event: Event) -> None:
+        async with await connection() as own:
+            await report(own, event)
+
     clock, channels = settings.the_clock, (webhook.CHANNEL,) if to else ()
+    watch = FrozenWatch(SERVICE, ALERT, clock, as_login, tell)
     notifier = None
     if to is not None:
         notifier = Notifier(
@@ -78,8 +84,8 @@ def _parts(
         if notifier is not None:
             notifier.woken.set()
 
-    findings = FindingsWorker(settings, clock, the_log, connection, as_login, catalogue, channels, health, changed)
-    commands = CommandHandler(clock, connection, as_login, channels, changed, lambda: health.found("commands"))
+    findings = FindingsWorker(settings, clock, the_log, connection, watch, catalogue, channels, health, changed)
+    commands = CommandHandler(clock, connection, watch, channels, changed, lambda: health.found("commands"))
     parts: dict[str, Part] = {
         "findings": findings.run,
         "commands": commands.run,

@@ -19,12 +19,12 @@ from psycopg.types.json import Jsonb
 from alerting import metrics
 from alerting.catalogue import Catalogue
 from alerting.findings import Reading, Rejected, read
-from alerting.frozen import unfrozen
 from alerting.lifecycle import Input, Outcome, Trigger, step
 from alerting.places import Connect, Places
 from alerting.register import adopt, look_up
 from alerting.store import SERVICE, Subject, lock_alarms, report, write
 from telemetry.clock import Clock
+from telemetry.frozen import FrozenWatch
 from telemetry.log.protocol import FINDINGS, InRecord, Log, Reader
 from telemetry.messages import VIGIL_SCHEME, Event, Finding
 from telemetry.position import accept, advance, mark
@@ -52,7 +52,7 @@ class FindingsWorker:
     clock: Clock
     log: Log
     connect: Connect
-    as_login: Connect
+    watch: FrozenWatch
     catalogue: Catalogue
     channels: Sequence[str]
     health: Health
@@ -112,7 +112,7 @@ class FindingsWorker:
         moved = {r.record.partition: r.record for r in readings}
         async with (
             asyncio.timeout(FLUSH_S),
-            unfrozen(connection, self.as_login, clock=self.clock),
+            self.watch.over(connection),
             connection.transaction(),
         ):
             new = await self._new(connection, readings)

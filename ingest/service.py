@@ -93,14 +93,10 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
         health.found("log")
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [
-                    group.create_task(worker.watch.run(), name="lock watch"),
-                    group.create_task(_tend(settings, worker), name="latest"),
-                ]
+                tending = group.create_task(_tend(settings, worker), name="latest")
                 await _until_stopped(worker.run(reader, stop), stop)
                 await write_latest(side, worker.latest.due(float("inf")))
-                for task in beside:
-                    task.cancel()
+                tending.cancel()
         finally:
             with suppress(LogError, TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN_S if stop.is_set() else CLOSE_WITHIN_S):

@@ -18,20 +18,22 @@ import structlog
 
 from ingest import metrics
 from ingest.decode import Reading, Refused, read
-from ingest.events import insert_events, own_event
+from ingest.events import FromEdge, insert_events, own_event
 from ingest.flush import Flush, batches, prepare
 from ingest.latest import Latest
-from ingest.lockwatch import LockWatch
 from ingest.online import Online
 from ingest.signals import SignalTable
 from ingest.transaction import SERVICE, Job, Outcome, write
 from ingest.validate import bounds_at
 from telemetry.batch import SampleBatch
 from telemetry.errors import LogDiscontinuity
+from telemetry.frozen import FrozenWatch
 from telemetry.log.protocol import Partition, Reader
+from telemetry.messages import Event
 from telemetry.position import load_positions, verify_continuity
 from telemetry.service import Health
 from telemetry.settings import Settings
+from telemetry.store import INGEST, OWNER, connect
 
 log = structlog.get_logger()
 
@@ -81,7 +83,7 @@ class Worker:
         self._signals = SignalTable()
         self._online = Online()
         self.latest = Latest()
-        self.watch = LockWatch(settings, connection.info.backend_pid)
+        self._watch = _frozen_watch(settings)
         self._reader: Reader | None = None
         self._fetch_records = 16
         self._pending = Flush()
@@ -252,16 +254,14 @@ class Worker:
             await self._ensure_days(prepared.first_us, prepared.last_us)
         expected = {r.record.partition: self._expected[r.record.partition] for r in readings}
         job = Job(readings, given, prepared, expected, bounds)
-        began = self.watch.busy_since_s = time.monotonic()
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(WRITE_DEADLINE_S):
+            async with asyncio.timeout(WRITE_DEADLINE_S), self._watch.over(self._connection):
                 outcome = await write(
                     self._connection, job, signals=self._signals, online=self._online, timescale=self._timescale
                 )
         except TimeoutError as error:
             raise psycopg.OperationalError(f"a transaction took longer than {WRITE_DEADLINE_S:.0f} s") from error
-        finally:
-            self.watch.busy_since_s = None
         self._signals.shrink()
         self._written(readings, outcome, time.monotonic() - began)
 
@@ -328,6 +328,18 @@ class Worker:
             self._expected[partition] = positions[partition].next
             await self._the_reader.seek(partition, start)
             await self._resume_partition(partition)
+
+
+def _frozen_watch(settings: Settings) -> FrozenWatch:
+    async def as_login() -> Connection:
+        return await connect(settings, OWNER, autocommit=True)
+
+    async def tell(event: Event) -> None:
+        metrics.TERMINATED.inc()
+        async with await connect(settings, INGEST) as writer:
+            await insert_events(writer, [FromEdge(event, SERVICE)])
+
+    return FrozenWatch(SERVICE, INGEST, settings.the_clock, as_login, tell)
 
 
 def _named(partition: Partition) -> str:
