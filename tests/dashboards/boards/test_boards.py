@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -63,17 +64,25 @@ class Reader:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-@pytest.fixture(scope="module", params=["plain", "timescale"])
+@pytest.fixture(scope="module", params=["plain", "timescale", "wasm"])
 def reader(request: pytest.FixtureRequest) -> Iterator[Reader]:
-    plain = request.param == "plain"
-    server: str = request.getfixturevalue("plain_server").url if plain else request.getfixturevalue("timescale_url")
     with (
-        fresh_database(server) as url,
+        database(request) as url,
         psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as connection,
     ):
         fill(connection)
         connection.execute("SET ROLE vigil_reader")
         yield Reader(connection)
+
+
+def database(request: pytest.FixtureRequest) -> AbstractContextManager[str]:
+    """The URL of an empty, migrated store of the flavour."""
+    if request.param == "wasm":
+        return nullcontext(request.getfixturevalue("wasm_timescale").url)
+    plain = request.param == "plain"
+    return fresh_database(
+        request.getfixturevalue("plain_server").url if plain else request.getfixturevalue("timescale_url")
+    )
 
 
 def queries(board: Dashboard) -> list[tuple[str, SqlQuery]]:
