@@ -28,6 +28,7 @@ from telemetry.clock import US_PER_S, Clock
 from telemetry.errors import ConfigError, Fault
 from telemetry.plant import Address, parse_address
 from telemetry.profile import Profile
+from telemetry.service import wait_until
 from telemetry.settings import is_loopback, load_settings
 
 WINDOW: Final = 1_000
@@ -150,10 +151,7 @@ class _Pace:
 
     async def wait(self, seconds: float) -> None:
         """Waits seconds of the clock, or until told to stop."""
-        try:
-            await asyncio.wait_for(self.stop.wait(), seconds / self._clock.speed)
-        except TimeoutError:
-            return
+        await wait_until(self.stop, seconds / self._clock.speed)
 
     @property
     def last_gap_s(self) -> float:
@@ -233,7 +231,8 @@ class _Publisher:
     async def _progress(self) -> None:
         self._moved.clear()
         try:
-            await asyncio.wait_for(self._moved.wait(), ACKNOWLEDGED_WITHIN_S)
+            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+                await self._moved.wait()
         except TimeoutError:
             raise OSError(
                 f"the broker acknowledged nothing for {ACKNOWLEDGED_WITHIN_S:.0f} s: {self.acknowledged} rows before that"
@@ -262,7 +261,8 @@ async def _publisher(where: Address) -> AsyncIterator[_Publisher]:
         raise OSError(f"{where.endpoint}: no MQTT broker there ({error.strerror or error})") from error
     client.loop_start()
     try:
-        await asyncio.wait_for(connected, ACKNOWLEDGED_WITHIN_S)
+        async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+            await connected
         yield publisher
     finally:
         client.disconnect()

@@ -123,7 +123,8 @@ async def _run(name: str, settings: Settings, run: Run, listen: str | None) -> i
 async def wait_until(stop: asyncio.Event, seconds: float) -> bool:
     """Waits `seconds`, or until told to stop. Returns whether it was told to."""
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):  # not wait_for: before Python 3.12 it can swallow a cancellation
+            await stop.wait()
     except TimeoutError:
         return False
     return True

@@ -19,6 +19,8 @@ from typing import Any, Final
 
 import structlog
 
+from telemetry.service import wait_until
+
 log = structlog.get_logger()
 
 BACKOFF_FIRST_S: Final = 0.5
@@ -85,7 +87,7 @@ class Keeper:
             self.restarts += 1
             pause = backoff_s(deaths)
             log.warning("died", process=self.child.name, status=status, again_in_s=pause, log=self._log.baseFilename)
-            await _wait(self._stopping, pause)
+            await wait_until(self._stopping, pause)
         self._log.close()
 
     async def stop(self) -> None:
@@ -96,7 +98,8 @@ class Keeper:
             return
         process.send_signal(self.child.stop_signal)
         try:
-            await asyncio.wait_for(process.wait(), self.child.stop_within_s)
+            async with asyncio.timeout(self.child.stop_within_s):
+                await process.wait()
         except TimeoutError:
             log.warning("killed", process=self.child.name, why=f"did not stop within {self.child.stop_within_s} s")
             process.kill()
@@ -142,10 +145,3 @@ def _log_file(path: Path) -> RotatingFileHandler:
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

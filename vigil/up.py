@@ -25,6 +25,7 @@ import structlog
 from telemetry.errors import ConfigError, Fault, StateLocked, VigilError
 from telemetry.files import load_plant
 from telemetry.plant import Plant
+from telemetry.service import wait_until
 from telemetry.settings import Settings, is_loopback, split_listen
 from telemetry.store import URL_FILE
 from vigil.embedded.postgres import EmbeddedPostgres
@@ -151,7 +152,7 @@ class _Line:
                     f"the demonstration plant did not start within {PLANT_WITHIN_S:.0f} s: "
                     f"see {self._state / 'logs' / 'demo.log'}"
                 )
-            if await self._told_to_stop(0.1):
+            if await wait_until(self._stop, 0.1):
                 break
         return plant_file
 
@@ -193,16 +194,9 @@ class _Line:
                 if why != waited:
                     waited = why
                     say(f"waiting: {why}")
-                await self._told_to_stop(0.25)
+                await wait_until(self._stop, 0.25)
         if not self._stop.is_set():
             say(f"the console is not ready after {READY_WITHIN_S:.0f} s: see {self._state / 'logs'}")
-
-    async def _told_to_stop(self, within_s: float) -> bool:
-        try:
-            await asyncio.wait_for(self._stop.wait(), within_s)
-        except TimeoutError:
-            return False
-        return True
 
     async def _end(self) -> None:
         """Services first, all at once; what they stand on after them."""

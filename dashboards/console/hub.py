@@ -107,7 +107,8 @@ class Hub:
     async def alarm_woken(self, within_s: float) -> None:
         """Returns at the next notification of alerting, or after `within_s`."""
         try:
-            await asyncio.wait_for(self._alarm_woken.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._alarm_woken.wait()
         except TimeoutError:
             return
 

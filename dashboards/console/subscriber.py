@@ -131,7 +131,8 @@ class Subscriber:
         yield self._say("hello", {"at": self._now_iso(), "store": "ok" if store_up() else "away"}, retry=RETRY_MS)
         while not self._closed:
             try:
-                await asyncio.wait_for(self._wake.wait(), BEAT_S)
+                async with asyncio.timeout(BEAT_S):
+                    await self._wake.wait()
             except TimeoutError:
                 yield self._say("beat", {"at": self._now_iso(), "store": "ok" if store_up() else "away"})
                 continue

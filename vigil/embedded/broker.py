@@ -40,7 +40,8 @@ async def serve(host: str, port: int, stop: asyncio.Event) -> None:
         await stop.wait()
     finally:
         try:
-            await asyncio.wait_for(broker.shutdown(), STOP_WITHIN_S)
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await broker.shutdown()
         except TimeoutError:
             log.warning("connections still open after %s s: left to the kernel", STOP_WITHIN_S)
 
