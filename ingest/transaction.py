@@ -157,7 +157,7 @@ async def _advance(connection: Connection, job: Job) -> None:
 
 def _dropped_event(edge: str, dropped: DroppedRange, reading: Reading) -> FromEdge:
     return own_event(
-        "spool-dropped",
+        "range-dropped",
         edge,
         reading.record.appended_us,
         epoch=f"{dropped.epoch:016x}",

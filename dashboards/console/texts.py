@@ -139,6 +139,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "vigil.equipment-claimed": ("设备被另一采集端占用", "Equipment claimed by another edge"),
     "vigil.two-live-epochs": ("同一采集端有两个实例在运行", "Two agents under one edge's name"),
     "vigil.spool-dropped": ("缓存按策略丢弃了数据", "The spool dropped readings by policy"),
+    "vigil.range-dropped": ("采集端声明已丢弃一段记录", "The edge declared records as dropped"),
     "vigil.spool-full": ("采集端缓存已满", "The edge's spool is full"),
     "vigil.spool-corrupt": ("采集端缓存损坏", "The edge's spool is damaged"),
     "vigil.spool-lost": ("采集端缓存丢失", "The edge's spool was lost"),

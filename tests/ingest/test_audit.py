@@ -124,7 +124,7 @@ async def test_drops_explain_what_is_missing_and_only_so_much(store: Settings) -
         await until(accepted)
     report = await audit(store)
     assert sums(report) == dict(journaled=21, stored=11, dropped=10, dead=0, in_flight=0, lost=0, doubled=0)
-    assert execute(store.store, "SELECT code FROM events") == [("spool-dropped",)]
+    assert execute(store.store, "SELECT code FROM events") == [("range-dropped",)]
     execute(store.store, "DELETE FROM store.sample WHERE value = 21")
     assert (await audit(store)).lost == 1
 
