@@ -135,6 +135,14 @@ class DetectorConformance:
 
         holds()
 
+    def test_a_snapshot_in_mid_anomaly_is_restored_whole(self) -> None:
+        calm, mild, _ = self.anomalous()
+        stopped, restored = self.make(), self.make()
+        assert drive(stopped, [*calm, mild], self.equipment)
+        before = snapshot.pack(stopped.snapshot(), {})
+        restored.restore(snapshot.unpack(before)[0])
+        assert snapshot.pack(restored.snapshot(), {}) == before
+
     def test_a_snapshot_is_a_copy(self) -> None:
         calm, mild, strong = self.anomalous()
         detector = self.make()

@@ -15,6 +15,7 @@ from analytics.rules import Catalogue
 from telemetry.log.protocol import OutRecord
 from telemetry.messages import Finding
 from telemetry.position import Position
+from telemetry.quality import BAD_COMMS, UNCERTAIN_OUT_OF_RANGE
 from telemetry.wire import encode_findings
 from tests.analytics.line import Edge, in_records
 from tests.analytics.plants import POINTS, T0, S, alarm, catalogue, point, profile
@@ -136,6 +137,14 @@ def test_a_sample_from_the_future_or_of_no_registered_signal_is_not_judged() -> 
     assert found == []
     assert (it.engine.counts["future"], it.engine.counts["unregistered"]) == (1, 1)
     assert [f.onset_us for f in take(it, [edge.samples(("a/plain", 2, 95.0))], first=2)] == [T0 + 2 * S]
+
+
+def test_a_bad_reading_raises_nothing_whatever_value_it_carries_and_an_uncertain_one_counts() -> None:
+    edge, it = Edge(), lane()
+    assert take(it, [edge.beat(0), edge.samples(("a/plain", 1, 95.0, BAD_COMMS))]) == []
+    found = take(it, [edge.samples(("a/plain", 2, 95.0, UNCERTAIN_OUT_OF_RANGE))], first=2)
+    assert [(f.raised, f.onset_us) for f in found] == [(True, T0 + 2 * S)]
+    assert take(it, [edge.samples(("a/plain", 3, 20.0, BAD_COMMS))], first=3) == [], "nor does it clear"
 
 
 def test_before_the_first_heartbeat_the_future_is_bounded_by_the_readers_own_clock() -> None:
