@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UP_ARGS ?=
 TEST_ARGS ?=
+# one a core; each has its own brokers and databases
+TEST_WORKERS ?= 2
 
 .PHONY: up test test-long lint bench parts schemas clean
 
@@ -16,7 +18,7 @@ up: $(VENV)/.installed
 	@exec $(BIN)/vigil up $(UP_ARGS)
 
 test: $(VENV)/.installed-dev parts lint
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not long" -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
 
 test-long: $(VENV)/.installed-dev parts
 	$(BIN)/python -m pytest -m long --timeout 3600 $(TEST_ARGS)

@@ -15,9 +15,10 @@ import psycopg
 import pytest
 
 from tests.fixtures.kafka import KafkaBroker
-from tests.fixtures.line import Line, eventually, running
+from tests.fixtures.line import Line, running
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.store import StoreServer, native_timescale
+from tests.fixtures.waiting import eventually
 from tests.line.test_production import everything, replaying, settled
 
 pytestmark = pytest.mark.timeout(300)

@@ -19,10 +19,11 @@ import psycopg
 import pytest
 
 from tests.fixtures.kafka import KafkaBroker
-from tests.fixtures.line import Line, eventually, running
+from tests.fixtures.line import Line, running
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.ports import free_port, listens
 from tests.fixtures.store import StoreServer, native_timescale, timescale_missing
+from tests.fixtures.waiting import eventually
 from vigil.processes import die_with_parent
 
 pytestmark = pytest.mark.timeout(240)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.line import eventually
 from tests.fixtures.ports import free_port
 from tests.fixtures.up import UpProcess
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -49,8 +49,8 @@ def processes_of(state: Path) -> list[str]:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "state"
+def state(server_dir: Path) -> Path:
+    return server_dir / "state"
 
 
 @pytest.fixture
