@@ -216,6 +216,8 @@ class _Replay:
         accounts = Accounts()
         events: list[FromEdge] = []
         if isinstance(content, Registry):
+            if content.time_us > self._bounds().newest_us:
+                raise _StillRefused("future: the registry is of a time that has not come")
             events += await apply_registry(self._connection, content)
         elif isinstance(content, Ledger):
             accounts.ledger(content)

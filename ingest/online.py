@@ -1,21 +1,27 @@
 """Which edge lives and which equipment answers, from heartbeats, with every change kept for online rates.
 
-Invariant: state only moves forward in heartbeat time; a heartbeat from the past (an old epoch's backlog) changes nothing.
+Invariant: state only moves forward in heartbeat time; a heartbeat from the past (an old epoch's backlog) changes nothing,
+and one from the future (an edge whose clock is wrong) neither, or those that follow it would all be of the past.
+Of two edges that list one equipment only the first decides whether it answers, until it stops to list it or falls silent.
 Two live epochs of one edge (a spool that was copied, a second agent under one name) are noticed: an epoch that was left
 for a new one must not speak again later.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
+import structlog
 
 from ingest.accounts import time_of
 from ingest.events import FromEdge, own_event
 from telemetry.messages import Heartbeat
+
+log = structlog.get_logger()
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -46,6 +52,8 @@ class _Edge:
     silent: bool = False
     compared: bool = False
     """Whether a heartbeat was held against the state from the store."""
+    heard: bool = False
+    """Whether this worker heard it, of the partitions that it has now: another's edges are not its to judge."""
 
 
 @dataclass(slots=True)
@@ -64,6 +72,8 @@ class Online:
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
         self._online: dict[str, bool] = {}
+        self._owner: dict[str, str] = {}
+        self._ahead: set[str] = set()
 
     async def load(self, connection: Connection) -> None:
         """Reads the state from the store."""
@@ -78,14 +88,19 @@ class Online:
             edge: _Edge(epoch, epoch_us, heartbeat_us, set(past) - {epoch}, equipments=tuple(equipments))
             for edge, epoch, epoch_us, heartbeat_us, past, equipments in await cursor.fetchall()
         }
-        cursor = await connection.execute("SELECT equipment, online FROM store.equipment_online")
-        self._online = dict(await cursor.fetchall())
+        cursor = await connection.execute("SELECT equipment, edge, online FROM store.equipment_online")
+        rows = await cursor.fetchall()
+        self._online = {equipment: online for equipment, _, online in rows}
+        self._owner = {equipment: edge for equipment, edge, _ in rows}
 
-    def hear(self, heartbeat: Heartbeat, epoch: int, seen: Seen) -> None:
-        """Takes a heartbeat; what it changes is added to `seen`."""
+    def hear(self, heartbeat: Heartbeat, epoch: int, seen: Seen, *, newest_us: int = sys.maxsize) -> None:
+        """Takes a heartbeat; what it changes is added to `seen`. One of a time beyond `newest_us` changes nothing."""
+        if self._is_ahead(heartbeat, newest_us):
+            return
         edge = self._edges.get(heartbeat.edge)
         if edge is None:
             edge = self._edges[heartbeat.edge] = _Edge(epoch, heartbeat.time_us, heartbeat.time_us - 1)
+        edge.heard = True
         if epoch != edge.epoch and not self._new_epoch(edge, heartbeat, epoch, seen):
             return
         if heartbeat.time_us <= edge.heartbeat_us:
@@ -100,21 +115,57 @@ class Online:
             or unreachable != edge.unreachable
         ):
             edge.silent, edge.compared = False, True
+            self._release(heartbeat.edge, set(edge.equipments) - set(heartbeat.equipments))
             edge.equipments, edge.unreachable = heartbeat.equipments, unreachable
             self._compare(heartbeat, seen)
 
-    def silent(self, now_us: int) -> list[Change]:
-        """Changes to offline of all equipment of edges that fell silent. For a worker that is not behind the log."""
+    def forget_heard(self) -> None:
+        """Partitions went to another worker: whose edges are ours is known by their next heartbeats."""
+        for edge in self._edges.values():
+            edge.heard = False
+
+    def silent(self, now_us: int, *, alone: bool = True) -> list[Change]:
+        """Changes to offline of all equipment of edges that fell silent. For a worker that is not behind the log.
+
+        `alone`: it reads every edge. If not, only those that it has heard are its to judge.
+        """
         changes = []
         for name, edge in self._edges.items():
-            if edge.silent or now_us - edge.heartbeat_us < SILENT_S * 1e6:
+            if edge.silent or not (alone or edge.heard) or now_us - edge.heartbeat_us < SILENT_S * 1e6:
                 continue
             edge.silent = True
-            for equipment in edge.equipments:
+            owned = [equipment for equipment in edge.equipments if self._owner.get(equipment, name) == name]
+            for equipment in owned:
                 if self._online.get(equipment):
                     self._online[equipment] = False
                     changes.append(Change(equipment, name, False, edge.heartbeat_us, edge.heartbeat_us))
+            self._release(name, owned)
         return changes
+
+    def _is_ahead(self, heartbeat: Heartbeat, newest_us: int) -> bool:
+        if heartbeat.time_us <= newest_us:
+            self._ahead.discard(heartbeat.edge)
+            return False
+        if heartbeat.edge not in self._ahead:
+            self._ahead.add(heartbeat.edge)
+            log.warning(
+                "heartbeats from the future are passed over: is the edge's clock set?",
+                edge=heartbeat.edge,
+                expected=f"at most {time_of(newest_us).isoformat()}",
+                found_us=heartbeat.time_us,
+            )
+        return True
+
+    def _release(self, edge: str, equipments: Iterable[str]) -> None:
+        """Equipment that an edge no longer speaks for: who else lists it is heard about it from now on."""
+        given_up = {equipment for equipment in equipments if self._owner.get(equipment) == edge}
+        for equipment in given_up:
+            del self._owner[equipment]
+        for name, other in self._edges.items():
+            taken = given_up.intersection(other.equipments) if name != edge else ()
+            for equipment in taken:
+                other.compared = False
+                self._online.pop(equipment, None)  # whatever the other says of it is news
 
     def _new_epoch(self, edge: _Edge, heartbeat: Heartbeat, epoch: int, seen: Seen) -> bool:
         """Whether the heartbeat's epoch is the edge's newest, now."""
@@ -137,6 +188,8 @@ class Online:
 
     def _compare(self, heartbeat: Heartbeat, seen: Seen) -> None:
         for equipment in heartbeat.equipments:
+            if self._owner.setdefault(equipment, heartbeat.edge) != heartbeat.edge:
+                continue
             since_us = heartbeat.unreachable.get(equipment)
             online = since_us is None
             if self._online.get(equipment) is online:

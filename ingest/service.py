@@ -147,7 +147,7 @@ async def _check(connection: Connection, worker: Worker) -> None:
     metrics.LAG.set(max(lag, 0))
     if lag == 0:
         async with connection.transaction():
-            await write_changes(connection, worker.silent())
+            await write_changes(connection, await worker.silent(connection))
 
 
 async def _apply_retention(settings: Settings, connection: Connection) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 
 from ingest.accounts import Accounts, cells
-from ingest.decode import Reading, Refused
+from ingest.decode import Content, Reading, Refused
 from ingest.events import FromEdge, insert_events, own_event, upsert_findings
 from ingest.flush import Batch, Prepared, prepare
 from ingest.online import Online, Seen, write_online
@@ -68,17 +68,17 @@ async def write(connection: Connection, job: Job, *, signals: SignalTable, onlin
         outcome = Outcome(prepared, records=len(fresh), duplicates=len(new) - len(fresh))
         outcome.direct = timescale and prepared.rows_per_signal >= DIRECT_COMPRESS_ROWS
         await copy_rows(connection, prepared, direct=outcome.direct)
-        await _apply(connection, fresh, outcome, signals=signals, online=online)
+        await _apply(connection, fresh, outcome, signals=signals, online=online, newest_us=job.bounds.newest_us)
         await _advance(connection, job)
     return outcome
 
 
 async def copy_rows(connection: Connection, prepared: Prepared, *, direct: bool) -> None:
-    """COPY of prepared rows. `client_sorted` and `sort_batches` stay off: see design.md, the store."""
+    """COPY of prepared rows. `client_sorted` and `sort_batches` are off, whatever the server says: design.md, the store."""
     if not prepared.rows:
         return
     if direct:
-        await connection.execute("SET LOCAL timescaledb.enable_direct_compress_copy = on")
+        await connection.execute(_DIRECT)
     async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
         for part in prepared.slices:
             await copy.write(part)
@@ -102,7 +102,13 @@ async def _prepared_for(job: Job, fresh: Sequence[Reading]) -> Prepared:
 
 
 async def _apply(
-    connection: Connection, fresh: Sequence[Reading], outcome: Outcome, *, signals: SignalTable, online: Online
+    connection: Connection,
+    fresh: Sequence[Reading],
+    outcome: Outcome,
+    *,
+    signals: SignalTable,
+    online: Online,
+    newest_us: int,
 ) -> None:
     """Everything but the rows of samples."""
     accounts, seen = Accounts(), Seen()
@@ -110,7 +116,7 @@ async def _apply(
     findings: list[Finding] = []
     dead = [*outcome.prepared.dead]
     for reading in fresh:
-        content, identity = reading.content, reading.identity
+        content, identity = _not_ahead(reading.content, newest_us), reading.identity
         if isinstance(content, Refused) or identity is None:
             refused = content if isinstance(content, Refused) else Refused("headers", "an impossible identity")
             letter = whole(reading, refused)
@@ -122,7 +128,7 @@ async def _apply(
             case SampleBatch():
                 accounts.stored(identity, cells(content, signals.of(content.names)))
             case Heartbeat():
-                online.hear(content, identity.epoch, seen)
+                online.hear(content, identity.epoch, seen, newest_us=newest_us)
             case Ledger():
                 accounts.ledger(content)
             case Registry():
@@ -139,6 +145,13 @@ async def _apply(
     await upsert_findings(connection, findings)
     await insert_events(connection, [*events, *seen.events])
     outcome.dead, outcome.events, outcome.own_events = dead, len(events), [*seen.events]
+
+
+def _not_ahead(content: Content | Refused, newest_us: int) -> Content | Refused:
+    """The content; a registry of the future is refused, or every later one would be taken for an older one."""
+    if isinstance(content, Registry) and content.time_us > newest_us:
+        return Refused("future", f"a registry: expected a time of at most {newest_us} µs, found {content.time_us}")
+    return content
 
 
 async def _advance(connection: Connection, job: Job) -> None:
@@ -167,4 +180,9 @@ def _dropped_event(edge: str, dropped: DroppedRange, reading: Reading) -> FromEd
     )
 
 
+_DIRECT: Final = """
+SET LOCAL timescaledb.enable_direct_compress_copy = on;
+SET LOCAL timescaledb.enable_direct_compress_copy_client_sorted = off;
+SET LOCAL timescaledb.enable_direct_compress_copy_sort_batches = off;
+"""
 _COPY: Final = "COPY store.sample (signal_id, time, value, quality) FROM STDIN (FORMAT binary)"

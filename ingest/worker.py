@@ -21,14 +21,14 @@ from ingest.decode import Reading, Refused, read
 from ingest.events import FromEdge, insert_events, own_event
 from ingest.flush import Flush, batches, prepare
 from ingest.latest import Latest
-from ingest.online import Online
+from ingest.online import Change, Online
 from ingest.signals import SignalTable
 from ingest.transaction import SERVICE, Job, Outcome, write
 from ingest.validate import bounds_at
 from telemetry.batch import SampleBatch
 from telemetry.errors import LogDiscontinuity
 from telemetry.frozen import FrozenWatch
-from telemetry.log.protocol import Partition, Reader
+from telemetry.log.protocol import TELEMETRY, Partition, Reader
 from telemetry.messages import Event
 from telemetry.position import load_positions, verify_continuity
 from telemetry.service import Health
@@ -86,6 +86,7 @@ class Worker:
         self._watch = _frozen_watch(settings)
         self._reader: Reader | None = None
         self._fetch_records = 16
+        self._unstored = 0
         self._pending = Flush()
         self._pending_since_s = 0.0
         self._writing: asyncio.Task[None] | None = None
@@ -107,6 +108,7 @@ class Worker:
             while not stop.is_set():
                 records = await reader.fetch(max_records=self._fetch_records, max_wait_s=self._wait_s())
                 if records:
+                    self._unstored += len(records)
                     size = sum(len(record.value) for record in records) // len(records)
                     self._fetch_records = min(max(FETCH_BYTES // (size + 1), 16), FETCH_RECORDS)
                     await self._gather(await asyncio.to_thread(read, records))
@@ -122,17 +124,27 @@ class Worker:
         """Records in the log that are not in the store."""
         if self._reader is None or self._stopped:
             return -1
-        return await self._reader.lag() + len(self._pending.readings)
+        return await self._reader.lag() + self._unstored
 
-    def silent(self) -> Any:
-        """Changes of equipment whose edge fell silent, by the wall clock."""
-        return self._online.silent(self._clock.now_us())
+    async def silent(self, connection: Connection) -> Sequence[Change]:
+        """Changes of equipment whose edge fell silent, by the wall clock. For a worker without lag.
+
+        Of several workers each judges the edges that it hears; only one that has every partition can know of the others.
+        """
+        mine = [partition for partition in self._expected if partition.topic == TELEMETRY]
+        cursor = await connection.execute(
+            "SELECT count(*) FROM store.log_position WHERE service = %s AND topic = %s", (SERVICE, TELEMETRY)
+        )
+        row = await cursor.fetchone()
+        alone = bool(mine) and row is not None and row[0] == len(mine)
+        return self._online.silent(self._clock.now_us(), alone=alone)
 
     # ---- Assignment
 
     async def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """See Assignment: the database's offsets, after the record before each was compared."""
         await self._drain()
+        await self._online.load(self._side)  # somebody else may have gone on with it
         starts = {}
         positions = await load_positions(self._side, SERVICE, partitions)
         for partition in partitions:
@@ -150,7 +162,10 @@ class Worker:
     async def revoked(self, partitions: Sequence[Partition]) -> None:
         """See Assignment: what is being written is finished, what is only read is forgotten."""
         await self._drain()
+        before = len(self._pending.readings)
         self._pending.drop(partitions)
+        self._unstored -= before - len(self._pending.readings)
+        self._online.forget_heard()
         for partition in partitions:
             self._expected.pop(partition, None)
             if self._stopped.pop(partition, None) is not None:
@@ -174,6 +189,7 @@ class Worker:
 
     async def _gather(self, readings: Sequence[Reading]) -> None:
         kept = [reading for reading in readings if reading.record.partition not in self._stopped]
+        self._unstored -= len(readings) - len(kept)
         if not kept:
             return
         if not self._pending.readings:
@@ -266,6 +282,7 @@ class Worker:
         self._written(readings, outcome, time.monotonic() - began)
 
     def _written(self, readings: Sequence[Reading], outcome: Outcome, seconds: float) -> None:
+        self._unstored -= len(readings)
         for reading in readings:
             self._expected[reading.record.partition] = reading.record.offset + 1
         self.latest.add(outcome.prepared.latest)
