@@ -30,7 +30,7 @@ from telemetry.log.protocol import Log
 from telemetry.messages import VIGIL_SCHEME, Event, Heartbeat, Registry
 from telemetry.plant import Equipment, Plant
 from telemetry.registry import describe
-from telemetry.service import Health
+from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
 from telemetry.wire import encode_heartbeat, encode_registry
 
@@ -38,6 +38,8 @@ log = structlog.get_logger()
 
 HEARTBEAT_S: Final = 1.0
 LEDGER_S: Final = 5.0
+OPEN_AGAIN_S: Final = 1.0
+"""How often a spool is tried that the disk does not let open."""
 DRAIN_S: Final = 1.5
 """At the end, the log is given so long to take what is journaled; the rest is sent at the next start."""
 
@@ -147,8 +149,11 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
     clock = settings.the_clock
     mine = plant.of_edge(settings.edge)
     devices = make_devices(plant, mine, clock, file=str(settings.plant))
+    spool = await _opened(settings, stop, health)
+    if spool is None:
+        return
     the_log = open_log(settings)
-    journal = Journal(await asyncio.to_thread(open_spool, settings), _teller(health))
+    journal = Journal(spool, _teller(spool_path(settings), health))
     try:
         pushing = make_drivers(
             plant,
@@ -170,8 +175,22 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
         await _close(journal, the_log)
 
 
+async def _opened(settings: Settings, stop: asyncio.Event, health: Health) -> Spool | None:
+    """The spool, as soon as the disk lets it be opened. None when told to stop first."""
+    while True:
+        try:
+            spool = await asyncio.to_thread(open_spool, settings)
+        except (sqlite3.OperationalError, OSError) as error:
+            health.missing("spool", f"{spool_path(settings)} cannot be opened: {error}")
+            if await wait_until(stop, OPEN_AGAIN_S):
+                return None
+        else:
+            health.found("spool")
+            return spool
+
+
 def open_spool(settings: Settings, *, at: Callable[[str], None] = lambda point: None) -> Spool:
-    """Opens this edge's spool under a new epoch. Raises StateLocked."""
+    """Opens this edge's spool under a new epoch. Raises StateLocked; sqlite3.OperationalError or OSError (full disk)."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     return Spool(
         spool_path(settings),
@@ -200,12 +219,12 @@ def _plant(settings: Settings) -> Plant:
     return plant
 
 
-def _teller(health: Health) -> Callable[[str | None], None]:
+def _teller(path: Path, health: Health) -> Callable[[str | None], None]:
     def tell(why: str | None) -> None:
         if why is None:
             health.found("spool")
         else:
-            health.missing("spool", f"cannot be written: {why}")
+            health.missing("spool", f"{path} cannot be written: {why}")
 
     return tell
 

@@ -1,0 +1,56 @@
+"""A spool that the disk does not let open: the edge says which file, waits, and begins when it can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.service import spool_path
+from telemetry.messages import Kind
+from tests.edge.test_service import fill, plant_of, read_log, shell, start
+from tests.fixtures.parts import missing
+from tests.fixtures.waiting import until
+
+NOBODY = "modbus+tcp://127.0.0.1:1/1"
+
+
+@pytest.mark.parametrize("told_to_stop", [False, True])
+async def test_a_spool_that_cannot_be_opened_is_named_and_waited_for(tmp_path: Path, told_to_stop: bool) -> None:
+    settings = plant_of(tmp_path, NOBODY)
+    in_its_way = spool_path(settings)
+    in_its_way.mkdir(parents=True)
+    edge = start(settings)
+    await until(lambda: "spool" in edge.health.waiting_for)
+    assert str(in_its_way) in edge.health.waiting_for["spool"]
+    assert "cannot be opened" in edge.health.waiting_for["spool"]
+    if told_to_stop:
+        assert await edge.end() < 3.0
+        return
+    in_its_way.rmdir()
+    await until(lambda: "spool" not in edge.health.waiting_for)
+    await edge.end()
+    assert (await read_log(settings)).kinds[(await read_log(settings)).order[0]] is Kind.REGISTRY
+
+
+async def test_a_disk_that_is_full_at_start_is_waited_for(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if await shell("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)):
+        missing(
+            "a small disk (mount)", not_tried="a full disk at the edge's start", how="run as root", obtainable=False
+        )
+    try:
+        settings = plant_of(tmp_path, NOBODY).model_copy(update={"state_dir": small})
+        (small / "log").symlink_to(tmp_path, target_is_directory=True)
+        fill(small / "ballast")
+        edge = start(settings)
+        await until(lambda: "spool" in edge.health.waiting_for)
+        assert "disk is full" in edge.health.waiting_for["spool"]
+        assert str(spool_path(settings)) in edge.health.waiting_for["spool"]
+        (small / "ballast").unlink()
+        await until(lambda: "spool" not in edge.health.waiting_for)
+        await edge.end()
+        assert spool_path(settings).exists()
+    finally:
+        assert await shell("umount", "-l", str(small)) == 0
