@@ -16,7 +16,8 @@ import paho.mqtt.client as mqtt
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.fixtures.broker import EmbeddedBroker, Listener, until
+from tests.fixtures.broker import EmbeddedBroker, Listener
+from tests.fixtures.waiting import eventually
 
 PAYLOAD = b"x" * 300
 IN_FLIGHT = 500
@@ -34,7 +35,7 @@ def measure(messages: int) -> dict[str, float]:
         started = time.perf_counter()
         for _ in range(messages):
             publisher.publish("bench/state", PAYLOAD, qos=1)
-        until(lambda: len(listener.messages) >= messages, "every message", 120.0)
+        eventually(lambda: len(listener.messages) >= messages, 120.0, "every message")
         seconds = time.perf_counter() - started
         assert broker.process is not None
         memory = psutil.Process(broker.process.pid).memory_info().rss / 2**20

@@ -9,6 +9,8 @@ wanted=""
 command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ] || wanted="$wanted mosquitto"
 command -v java >/dev/null 2>&1 || wanted="$wanted default-jre-headless"
 command -v mvn >/dev/null 2>&1 || wanted="$wanted maven"
+command -v node >/dev/null 2>&1 || wanted="$wanted nodejs"
+command -v npm >/dev/null 2>&1 || wanted="$wanted npm"
 command -v chromium >/dev/null 2>&1 || wanted="$wanted chromium fonts-noto-cjk"
 [ -n "$wanted" ] || exit 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from telemetry.service import Health
 from telemetry.settings import Settings
 from telemetry.store import COMMAND_CHANNEL, OWNER, connect
 from telemetry.wire import Encoded, Identity, encode_findings, headers
+from tests.fixtures.waiting import until
 
 WITHIN_S = 10.0
 T0 = 1_790_000_000_000_000
@@ -106,14 +107,6 @@ async def rows(settings: Settings, query: str, *values: Any) -> list[dict[str, A
             return await cursor.fetchall() if cursor.description is not None else []
     finally:
         await connection.close()
-
-
-async def until(check: Callable[[], Awaitable[Any]], within_s: float = WITHIN_S) -> Any:
-    """The first true answer of `check`. Fails after the deadline."""
-    async with asyncio.timeout(within_s):
-        while not (answer := await check()):
-            await asyncio.sleep(0.01)
-    return answer
 
 
 async def alarm(settings: Settings, alarm_id: str, state: str | None = None) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import pytest
 
 from telemetry.settings import Settings
 from telemetry.store import ALARM_CHANNEL, CONSOLE, connect
-from tests.alerting.line import acknowledge, alarm, alerting, finding, history, outcome, producing, rows, until
+from tests.alerting.line import acknowledge, alarm, alerting, finding, history, outcome, producing, rows
+from tests.fixtures.waiting import until
 
 
 async def test_commands_are_carried_out_once_and_told_apart(plain_store: Settings) -> None:

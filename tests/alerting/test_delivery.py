@@ -19,8 +19,9 @@ from pydantic import SecretStr
 
 from telemetry.settings import Settings
 from telemetry.store import OWNER, connect
-from tests.alerting.line import T0, S, acknowledge, alarm, alerting, finding, outcome, producing, rows, until
+from tests.alerting.line import T0, S, acknowledge, alarm, alerting, finding, outcome, producing, rows
 from tests.fixtures.receiver import Received, Receiver
+from tests.fixtures.waiting import until
 
 
 @pytest.fixture

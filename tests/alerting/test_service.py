@@ -16,10 +16,11 @@ from telemetry.errors import ConfigError
 from telemetry.service import Health
 from telemetry.settings import Settings
 from telemetry.store import ALERT, connect
-from tests.alerting.line import acknowledge, alarm, alerting, finding, history, outcome, producing, rows, until
+from tests.alerting.line import acknowledge, alarm, alerting, finding, history, outcome, producing, rows
 from tests.fixtures.kafka import KafkaBroker
 from tests.fixtures.receiver import Receiver
 from tests.fixtures.store import StoreServer
+from tests.fixtures.waiting import until
 
 
 async def test_a_finding_becomes_an_alarm_that_is_told_acknowledged_and_closed(

@@ -21,8 +21,8 @@ from tests.alerting.line import (
     producing,
     raw,
     rows,
-    until,
 )
+from tests.fixtures.waiting import until
 
 
 async def processed(settings: Settings, offset: int) -> None:
@@ -191,7 +191,6 @@ async def linked(settings: Settings, role: str, organisation: str, since: str, u
         " FROM register.equipment e, register.organisation o WHERE e.id = 'lift-1' AND o.id = %s",
         role,
         since,
-        until,
         organisation,
     )
 

@@ -18,6 +18,7 @@ from telemetry.settings import Settings
 from tests.analytics.line import Edge, analyzing, line, plant_file
 from tests.fixtures.kafka import KafkaBroker
 from tests.fixtures.store import execute
+from tests.fixtures.waiting import until
 
 RAISED = ("a", "plain", "limit:high", True)
 CLEARED = ("a", "plain", "limit:high", False)
@@ -35,9 +36,7 @@ def position(settings: Settings) -> int:
 
 
 async def saved(settings: Settings, next_: int) -> None:
-    async with asyncio.timeout(15):
-        while position(settings) < next_:
-            await asyncio.sleep(0.05)
+    await until(lambda: position(settings) >= next_, what=f"the position {next_}")
 
 
 async def test_a_reading_beyond_its_limit_is_raised_and_cleared_on_the_log(settings: Settings) -> None:
@@ -103,9 +102,7 @@ async def test_detection_goes_on_while_the_database_is_away_and_the_snapshot_is_
         execute(settings.store, "ALTER TABLE store.snapshot RENAME TO snapshot_away")
         await it.send(it.edge.samples(("a/plain", 1, 95.0)))
         await it.until(lambda: it.brief() == [RAISED])
-        async with asyncio.timeout(10):
-            while "store" not in health.waiting_for:
-                await asyncio.sleep(0.02)
+        await until(lambda: "store" in health.waiting_for, what="waiting for the store")
         execute(settings.store, "ALTER TABLE store.snapshot_away RENAME TO snapshot")
         await saved(settings, 2)
 
@@ -132,9 +129,7 @@ async def test_a_log_that_was_replaced_is_named_and_not_read(settings: Settings,
         stranger = Edge(epoch=99)
         await it.send(stranger.beat(0), stranger.beat(1), stranger.samples(("a/plain", 2, 95.0)))
         async with analyzing(other) as health:
-            async with asyncio.timeout(10):
-                while "log" not in health.waiting_for:
-                    await asyncio.sleep(0.02)
+            await until(lambda: "log" in health.waiting_for, what="waiting for the log")
             assert "wiped or restored" in health.waiting_for["log"]
         assert it.findings == []
 
@@ -146,9 +141,8 @@ async def test_without_a_plant_it_says_what_is_missing() -> None:
 
 async def test_it_waits_for_a_database_and_stops_when_told(tmp_path: Path) -> None:
     settings = plant_file(tmp_path)
-    async with analyzing(settings) as health, asyncio.timeout(5):
-        while "store" not in health.waiting_for:
-            await asyncio.sleep(0.01)
+    async with analyzing(settings) as health:
+        assert await until(lambda: "store" in health.waiting_for, what="waiting for the store")
 
 
 async def test_a_silent_edge_is_raised_once_the_reader_is_abreast_and_cleared_by_its_next_heartbeat(

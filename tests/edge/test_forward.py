@@ -20,6 +20,7 @@ from telemetry.messages import Kind
 from telemetry.service import Health
 from telemetry.wire import decode_dropped, read_envelope
 from tests.edge.build import NOW_US, batch_of
+from tests.fixtures.waiting import until
 
 BIG = 1 << 30
 
@@ -86,12 +87,6 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         made.task.cancel()
         await asyncio.gather(made.task, return_exceptions=True)
     await journal.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_records_arrive_in_order_and_leave_the_spool(rig: Rig) -> None:

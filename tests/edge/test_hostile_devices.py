@@ -22,6 +22,7 @@ from telemetry.profile import Profile
 from telemetry.quality import BAD_COMMS, BAD_CONFIG, BAD_DEVICE, GOOD
 from tests.edge.build import make_equipment, make_profile, values
 from tests.edge.device import Ask, Behaviour, Close, Device, Reset, data, frame, good, silent
+from tests.fixtures.waiting import until
 
 TIMEOUT_S = 0.25
 
@@ -216,15 +217,6 @@ async def answers(bus: Bus) -> bool:
     except ReadFailed:
         return False
     return True
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            met = condition()
-            if await met if asyncio.iscoroutine(met) else met:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def test_pauses_that_the_endpoint_asks_for_are_kept() -> None:

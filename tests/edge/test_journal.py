@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from telemetry.batch import SampleBatch
 from telemetry.messages import Event, Heartbeat, Kind
 from telemetry.wire import decode_events, decode_samples, encode_heartbeat
 from tests.edge.build import NOW_US, batch_of
+from tests.fixtures.waiting import until
 
 BIG = 1 << 30
 
@@ -35,12 +36,6 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 async def records(journal: Journal) -> list[tuple[Kind, int]]:
     stored = await journal.read(0, max_records=10_000, max_bytes=BIG)
     return [(s.encoded.kind, s.encoded.count) for s in stored]
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def troubles_of(journal: Journal) -> list[str | None]:

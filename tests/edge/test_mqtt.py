@@ -23,6 +23,7 @@ from telemetry.profile import Profile
 from telemetry.service import Health
 from tests.edge.build import TEXT, make_equipment, make_profile, values
 from tests.fixtures.mosquitto import Mosquitto
+from tests.fixtures.waiting import until
 
 PROFILE = make_profile({"x": {"mqtt": {}}, "y": {"mqtt": {}}}, mqtt={"online_topic": "connection"}, silent_after_s=30)
 
@@ -126,12 +127,6 @@ async def start(mosquitto: Mosquitto) -> AsyncIterator[Callable[[Taking], Any]]:
     yield go
     for running in started:
         await running.stop()
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def subscribed(running: Running, device: Publisher) -> None:

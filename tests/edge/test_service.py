@@ -43,6 +43,7 @@ from tests.edge.device import Ask, Device, data, frame
 from tests.edge.test_mqtt import Publisher
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.parts import missing
+from tests.fixtures.waiting import until
 
 PROFILE = make_profile(
     {
@@ -165,12 +166,6 @@ def plant_of(folder: Path, *addresses: str, profile: Any = PROFILE) -> Settings:
     equipment = [{"id": f"e{n}", "profile": "test", "address": a} for n, a in enumerate(addresses, start=1)]
     plant = write_plant(folder, profile, equipment)
     return Settings(state_dir=folder / "state", plant=plant, profiles_dir=folder)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from telemetry.messages import DroppedRange, Event, Heartbeat, Ledger, LedgerEnt
 from telemetry.service import Health
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
+from tests.fixtures.waiting import until
 
 WITHIN_S = 30.0
 
@@ -149,22 +150,6 @@ async def ingesting(settings: Settings) -> AsyncIterator[Health]:
                 service.cancel()
                 with suppress(asyncio.CancelledError):
                     await service
-
-
-async def until(
-    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within_s: float = WITHIN_S, what: str = ""
-) -> Any:
-    """The first true answer. Fails after `within_s`."""
-    deadline = time.monotonic() + within_s
-    while True:
-        answer = condition()
-        if isinstance(answer, Awaitable):
-            answer = await answer
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within_s} s: {what or condition}")
-        await asyncio.sleep(0.02)
 
 
 def count(settings: Settings) -> int:

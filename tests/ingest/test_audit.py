@@ -16,7 +16,8 @@ from telemetry.log.protocol import OutRecord
 from telemetry.messages import DroppedRange, Ledger
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
-from tests.ingest.line import Edge, batch, count, ingesting, ledger_entries, now_us, producing, until, until_stored
+from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, count, ingesting, ledger_entries, now_us, producing, until_stored
 
 HOUR = (now_us() // HOUR_US - 2) * HOUR_US
 """An hour that is past, so that all samples of a test lie in it."""

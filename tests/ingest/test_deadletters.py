@@ -17,7 +17,8 @@ from telemetry.messages import Kind, Registry
 from telemetry.settings import Settings
 from telemetry.wire import decode_samples
 from tests.fixtures.store import execute
-from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing, until, until_stored
+from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing, until_stored
 
 DAY_US = 86_400_000_000
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from telemetry.settings import Settings
 from tests.fixtures.store import StoreServer, execute, fresh_database
-from tests.ingest.line import Edge, batch, count, ingesting, producing, until, until_stored
+from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, count, ingesting, producing, until_stored
 from vigil.processes import die_with_parent
 
 

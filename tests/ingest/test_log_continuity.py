@@ -6,7 +6,8 @@ import shutil
 
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
-from tests.ingest.line import Edge, batch, count, ingesting, producing, until, until_stored
+from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, count, ingesting, producing, until_stored
 
 PARTITION = "vigil.telemetry/0"
 

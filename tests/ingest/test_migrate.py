@@ -25,6 +25,7 @@ from telemetry.store import (
     wait_for_schema,
 )
 from tests.fixtures.store import StoreServer, execute, fresh_database
+from tests.fixtures.waiting import until
 
 
 @pytest.mark.parametrize("timescale", [False, True])
@@ -97,9 +98,7 @@ async def test_waiting_for_the_schema_says_what_is_missing_and_stops_when_told(p
     stop, health = asyncio.Event(), Health("console")
     with fresh_database(plain_server.url, template=None) as url:
         waiting = asyncio.create_task(wait_for_schema(Settings(store=url), stop, health))
-        async with asyncio.timeout(10):
-            while "schema" not in health.waiting_for:
-                await asyncio.sleep(0.01)
+        await until(lambda: "schema" in health.waiting_for, what="waiting for the schema")
         assert "expected version" in health.waiting_for["schema"]
         stop.set()
         assert await waiting is False

@@ -5,9 +5,10 @@ from __future__ import annotations
 from telemetry.messages import Heartbeat
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
-from tests.ingest.line import Edge, ingesting, now_us, producing, until, until_stored
+from tests.ingest.line import Edge, ingesting, now_us, producing, until_stored
 
 from ingest.online import SILENT_S, Online, Seen  # isort: skip
+from tests.fixtures.waiting import until
 
 S = 1_000_000
 

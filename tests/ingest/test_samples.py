@@ -10,7 +10,8 @@ from telemetry.ledger import HOUR_US
 from telemetry.messages import Event
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
-from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing, until, until_stored
+from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing, until_stored
 
 MINUTE_US = 60_000_000
 HOUR = (now_us() // HOUR_US - 30) * HOUR_US

@@ -21,7 +21,8 @@ from simulators.demo_plant import ModbusPorts, demo_groups, demo_plant
 from simulators.plant import SimulatedPlant
 from telemetry.files import load_plant
 from telemetry.plant import Plant
-from tests.fixtures.broker import EmbeddedBroker, Listener, until
+from tests.fixtures.broker import EmbeddedBroker, Listener
+from tests.fixtures.waiting import eventually
 
 PORTS = ModbusPorts(5020, 5021, 5022)
 SKAB_HEADER = (
@@ -107,7 +108,7 @@ def start(state: Path, broker: EmbeddedBroker, *more: str) -> tuple[subprocess.P
     command = ["-m", "simulators.demo", "--state", str(state), "--broker", f"127.0.0.1:{broker.port}", *more]
     process = subprocess.Popen([sys.executable, "-W", "error", *command], stderr=subprocess.PIPE)
     file = state / "demo-plant.yaml"
-    until(file.exists, "the plant file", 30.0)
+    eventually(file.exists, 30.0, "the plant file")
     return process, load_plant(file)
 
 
@@ -140,8 +141,8 @@ def _serve_and_look(broker: EmbeddedBroker, state: Path) -> None:
                 assert not answer.isError(), equipment.id
                 continue
             topics = [f"{address.prefix}/{topic}" for topic in ("connection", "state", "statistics")]
-            until(lambda topics=topics: all(listener.payloads(t) for t in topics), f"{equipment.id} speaks")  # type: ignore[misc]
-        until(lambda: bool(listener.payloads("forklifts/forklift-02/event")), "the first fault's event", 30.0)
+            eventually(lambda topics=topics: all(listener.payloads(t) for t in topics), what=f"{equipment.id} speaks")  # type: ignore[misc]
+        eventually(lambda: bool(listener.payloads("forklifts/forklift-02/event")), 30.0, "the first fault's event")
         state_message = json.loads(listener.payloads("lifts/lift-01/state")[0])
         assert set(state_message["values"]) == {
             name for name, p in plant.by_id()["lift-01"].profile.points.items() if p.mqtt and p.mqtt.topic == "state"
@@ -167,7 +168,7 @@ def _serve_recorded(broker: EmbeddedBroker, folder: Path) -> None:
     listener = Listener(broker.port, "recorded/#", "recorded-listener").start()
     process, plant = start(folder / "state", broker, "--data", str(folder / "data"))
     try:
-        until(lambda: len(listener.messages) >= 5, "the door's two rows, again and again")
+        eventually(lambda: len(listener.messages) >= 5, what="the door's two rows, again and again")
         rows = [json.loads(payload)["values"] for _, payload, _, _ in listener.messages[:4]]
         assert (
             rows
@@ -178,7 +179,9 @@ def _serve_recorded(broker: EmbeddedBroker, folder: Path) -> None:
             * 2
         )
         client = ModbusTcpClient("127.0.0.1", port=plant.by_id()["pump-01"].address.port, timeout=3)
-        until(lambda: _registers(client)[:4] == [0x3F00, 0, 0x3E80, 0], "0.5 and 0.25 as float32, high word first")
+        eventually(
+            lambda: _registers(client)[:4] == [0x3F00, 0, 0x3E80, 0], what="0.5 and 0.25 as float32, high word first"
+        )
         client.close()  # type: ignore[no-untyped-call]
     finally:
         finish(process)

@@ -15,8 +15,9 @@ from simulators.physics.fleet import DeviceEvent
 from telemetry.clock import US_PER_S, time_us
 from telemetry.files import load_profile
 from telemetry.plant import parse_address
-from tests.fixtures.broker import EmbeddedBroker, Listener, until
+from tests.fixtures.broker import EmbeddedBroker, Listener
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import until
 
 AT_US = time_us("2026-01-01T00:00:00.000001+00:00")
 STATE = {"service_mode": 1.0, "car_status": 0.0, "door_zone": 1.0, "speed": 0.25, "run_count": 7.0}
@@ -42,7 +43,7 @@ async def lift(port: int) -> AsyncIterator[tuple[MqttDevice, Listener, str]]:
 
 
 async def come(listener: Listener, topic: str, payloads: list[bytes]) -> None:
-    await asyncio.to_thread(until, lambda: listener.payloads(topic) == payloads, f"{topic}: {payloads!r}")
+    await until(lambda: listener.payloads(topic) == payloads, what=f"{topic}: {payloads!r}")
 
 
 async def test_the_state_comes_as_the_profile_has_it_and_only_when_it_changes(
@@ -53,7 +54,7 @@ async def test_the_state_comes_as_the_profile_has_it_and_only_when_it_changes(
     assert device.publish_state(STATE, AT_US + US_PER_S, only_changes=True) == 0
     assert device.publish_state({**STATE, "speed": 1.0}, AT_US + 2 * US_PER_S, only_changes=True) == 1
     assert device.publish_state(STATE, AT_US + STATISTICS_S * US_PER_S, only_changes=False) == 2
-    await asyncio.to_thread(until, lambda: len(listener.payloads(f"{prefix}/state")) == 3, "three states")
+    await until(lambda: len(listener.payloads(f"{prefix}/state")) == 3, what="three states")
     first = json.loads(listener.payloads(f"{prefix}/state")[0])
     assert first == {
         "time": "2026-01-01T00:00:00.000001Z",

@@ -18,8 +18,9 @@ from simulators.replay import replay, replay_mqtt
 from telemetry.clock import ScaledClock, SystemClock, iso, time_us
 from telemetry.errors import ConfigError
 from telemetry.files import load_profile
-from tests.fixtures.broker import EmbeddedBroker, Listener, until
+from tests.fixtures.broker import EmbeddedBroker, Listener
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import until
 
 PUMP = load_profile("pump-testbed")
 START_US = time_us("2020-03-09T10:14:33+00:00")
@@ -48,7 +49,7 @@ async def test_every_row_is_acknowledged_arrives_once_in_order_and_to_the_last_b
     listener, prefix = await listen(port)
     sent = await replay_mqtt(feed, f"mqtt://127.0.0.1:{port}/{prefix}", PUMP, speed=ALL_AT_ONCE, keep_time=True)
     assert sent == 3000
-    await asyncio.to_thread(until, lambda: len(listener.messages) >= 3000, "all rows")
+    await until(lambda: len(listener.messages) >= 3000, what="all rows")
     got = [json.loads(payload) for payload in listener.payloads(f"{prefix}/state")]
     await asyncio.to_thread(listener.stop)
     np.testing.assert_array_equal([[row["values"][p] for p in feed.points] for row in got], feed.values)
@@ -63,7 +64,7 @@ async def test_rows_come_with_their_own_spacing_n_times_as_fast_and_never_before
     before_us, started_s = SystemClock().now_us(), time.monotonic()
     report = await replay(feed, f"{embedded_broker.url}/{prefix}", PUMP, speed=20.0, clock=SystemClock())
     took_s = time.monotonic() - started_s
-    await asyncio.to_thread(until, lambda: len(listener.messages) == 5, "all rows")
+    await until(lambda: len(listener.messages) == 5, what="all rows")
     times = np.array([time_us(json.loads(payload)["time"]) for payload in listener.payloads(f"{prefix}/state")])
     await asyncio.to_thread(listener.stop)
     assert (report.rows, report.sent, report.empty) == (5, 5, 0)
@@ -79,7 +80,7 @@ async def test_on_a_faster_clock_the_feeds_own_spacing_is_kept_in_the_times(embe
     started_s = time.monotonic()
     await replay(make_feed(20), f"{embedded_broker.url}/{prefix}", PUMP, clock=ScaledClock(now_us, 50.0))
     assert 0.38 <= time.monotonic() - started_s < 10.0
-    await asyncio.to_thread(until, lambda: len(listener.messages) == 20, "all rows")
+    await until(lambda: len(listener.messages) == 20, what="all rows")
     times = [time_us(json.loads(payload)["time"]) for payload in listener.payloads(f"{prefix}/state")]
     await asyncio.to_thread(listener.stop)
     assert np.diff(times).tolist() == [1_000_000] * 19
@@ -91,7 +92,7 @@ async def test_empty_cells_are_left_out_and_empty_rows_counted(embedded_broker: 
     feed = Feed(("pressure", "current"), START_US + np.arange(3) * 1_000_000, values)
     listener, prefix = await listen(embedded_broker.port)
     report = await replay(feed, f"{embedded_broker.url}/{prefix}", PUMP, speed=ALL_AT_ONCE)
-    await asyncio.to_thread(until, lambda: len(listener.messages) == 2, "two rows")
+    await until(lambda: len(listener.messages) == 2, what="two rows")
     got = [json.loads(payload)["values"] for payload in listener.payloads(f"{prefix}/state")]
     await asyncio.to_thread(listener.stop)
     assert got == [{"pressure": 1.0}, {"current": 2.0}]
@@ -107,8 +108,7 @@ async def test_over_modbus_each_row_stands_in_the_registers_as_the_nearest_float
     async with asyncio.TaskGroup() as tasks:
         playing = tasks.create_task(replay(feed, address, PUMP, speed=4.0, clock=SystemClock()))
         client = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=1, retries=0, reconnect_delay=0)
-        while not await client.connect():
-            await asyncio.sleep(0.01)
+        await until(client.connect, what="the replay serves")
         while not playing.done():
             answer = await client.read_holding_registers(4, count=4, device_id=3)
             if answer.isError():
@@ -132,7 +132,7 @@ async def test_a_file_replays_by_its_path_and_stops_when_told(embedded_broker: E
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         playing = tasks.create_task(replay(path, f"{embedded_broker.url}/{prefix}", PUMP, speed=100.0, stop=stop))
-        await asyncio.to_thread(until, lambda: len(listener.messages) >= 3, "the first rows")
+        await until(lambda: len(listener.messages) >= 3, what="the first rows")
         stop.set()
     await asyncio.to_thread(listener.stop)
     assert 3 <= playing.result().sent < 1000

@@ -20,6 +20,7 @@ from telemetry.clock import time_us
 from telemetry.errors import ConfigError
 from telemetry.files import load_profile
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import until
 
 SMALL = """
 seed: 3
@@ -176,8 +177,7 @@ faults:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(run(path, speed=20.0))
         client = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=2, retries=0, reconnect_delay=0)
-        while not await client.connect():
-            await asyncio.sleep(0.01)
+        await until(client.connect, what="the scenario serves")
         async with asyncio.timeout(10):
             while (codes := [await lockout(client, unit) for unit in (5, 6)]) != [0, 106]:
                 assert codes == [0, 0]

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +18,7 @@ import structlog
 from telemetry.errors import ConfigError
 from telemetry.service import Health, serve_health, wait_until
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import eventually
 
 
 @pytest.fixture
@@ -119,13 +119,6 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def until(condition: Any) -> None:
-    give_up = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < give_up, "the condition never came"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_service_waits_becomes_ready_and_stops_cleanly_when_told(tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
@@ -136,9 +129,9 @@ def test_a_service_waits_becomes_ready_and_stops_cleanly_when_told(tmp_path: Pat
     def status() -> int:
         return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code
 
-    until(lambda: status() == 503)
+    eventually(lambda: status() == 503)
     (tmp_path / "part").touch()
-    until(lambda: status() == 200)
+    eventually(lambda: status() == 200)
     process.send_signal(number)
     _, logged = process.communicate(timeout=10)
     assert process.returncode == 0

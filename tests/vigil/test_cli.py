@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.fixtures.line import eventually
 from tests.fixtures.ports import free_port, listens
+from tests.fixtures.waiting import eventually
 from vigil.cli import vigil as root
 
 VIGIL = (sys.executable, "-m", "vigil")

@@ -15,8 +15,9 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.fixtures.broker import EmbeddedBroker, Listener, connects, until
+from tests.fixtures.broker import EmbeddedBroker, Listener, connects
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import eventually
 
 COUNT = 300
 
@@ -42,11 +43,11 @@ def test_what_was_not_acknowledged_is_sent_again_in_order_after_a_lost_connectio
 ) -> None:
     first = Listener(embedded_broker.port, "again/#", "edge-a", clean=False, acknowledge=False).start()
     send(publisher, "again/x", range(COUNT))
-    until(lambda: len(first.messages) == COUNT, "all delivered once")
+    eventually(lambda: len(first.messages) == COUNT, what="all delivered once")
     first.vanish()
     send(publisher, "again/x", range(COUNT, 2 * COUNT))
     second = Listener(embedded_broker.port, "again/#", "edge-a", clean=False).start()
-    until(lambda: len(second.messages) >= 2 * COUNT, "all delivered again, and what came meanwhile")
+    eventually(lambda: len(second.messages) >= 2 * COUNT, what="all delivered again, and what came meanwhile")
     assert [int(payload) for _, payload, _, _ in second.messages] == list(range(2 * COUNT))
     assert [dup for _, _, dup, _ in second.messages] == [True] * COUNT + [False] * COUNT
     assert not any(retain for _, _, _, retain in second.messages)
@@ -56,12 +57,12 @@ def test_what_was_not_acknowledged_is_sent_again_in_order_after_a_lost_connectio
 def test_what_was_acknowledged_is_not_sent_again(embedded_broker: EmbeddedBroker, publisher: mqtt.Client) -> None:
     first = Listener(embedded_broker.port, "once/#", "edge-b", clean=False).start()
     send(publisher, "once/x", range(COUNT))
-    until(lambda: len(first.messages) == COUNT, "all delivered")
+    eventually(lambda: len(first.messages) == COUNT, what="all delivered")
     first.settle()
     first.stop()
     send(publisher, "once/x", range(COUNT, COUNT + 5))
     second = Listener(embedded_broker.port, "once/#", "edge-b", clean=False).start()
-    until(lambda: len(second.messages) >= 5, "what came while it was away")
+    eventually(lambda: len(second.messages) >= 5, what="what came while it was away")
     assert [int(payload) for _, payload, _, _ in second.messages] == list(range(COUNT, COUNT + 5))
     second.stop()
 
@@ -73,7 +74,7 @@ def test_a_session_taken_over_by_a_second_connection_goes_on_receiving(
     first.freeze()
     second = Listener(embedded_broker.port, "taken/#", "edge-c", clean=False).start()
     send(publisher, "taken/x", range(COUNT))
-    until(lambda: len(second.messages) == COUNT, "everything at the second connection")
+    eventually(lambda: len(second.messages) == COUNT, what="everything at the second connection")
     second.stop()
     first.vanish()
 
@@ -86,7 +87,7 @@ def test_the_last_will_of_a_client_that_falls_silent_is_published_after_its_keep
     # CONNECT: MQTT 3.1.1, clean session, will flag, keep-alive 1 s, client "z", will topic "will/z", will "gone"
     connection.sendall(bytes.fromhex("10 1b 0004 4d515454 04 06 0001 0001 7a 0006 77696c6c2f7a 0004 676f6e65"))
     assert connection.recv(4) == bytes.fromhex("20020000")
-    until(lambda: listener.payloads("will/z") == [b"gone"], "the will")
+    eventually(lambda: listener.payloads("will/z") == [b"gone"], what="the will")
     listener.stop()
     connection.close()
 
@@ -97,7 +98,7 @@ def test_retained_messages_reach_a_later_subscriber_and_only_for_what_it_subscri
     publisher.publish("kept/a", "ONLINE", qos=1, retain=True).wait_for_publish(10)
     publisher.publish("other/a", "ONLINE", qos=1, retain=True).wait_for_publish(10)
     listener = Listener(embedded_broker.port, "kept/#", "late").start()
-    until(lambda: bool(listener.messages), "the retained message")
+    eventually(lambda: bool(listener.messages), what="the retained message")
     assert [(topic, retain) for topic, _, _, retain in listener.messages] == [("kept/a", True)]
     listener.stop()
 
@@ -110,7 +111,7 @@ def test_a_thousand_connects_leave_no_connection_open(embedded_broker: EmbeddedB
         with socket.create_connection(("127.0.0.1", embedded_broker.port)) as connection:
             if number % 2:  # CONNECT as client "c", then gone without a DISCONNECT; the others say nothing at all
                 connection.sendall(bytes.fromhex("10 0d 0004 4d515454 04 02 003c 0001 63"))
-    until(lambda: process.num_fds() <= before + 3, "descriptors back to where they were")
+    eventually(lambda: process.num_fds() <= before + 3, what="descriptors back to where they were")
     assert connects(embedded_broker.port)
 
 
@@ -137,11 +138,13 @@ def test_it_ends_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    until(lambda: connects(port), "the broker listens")
+    eventually(lambda: connects(port), what="the broker listens")
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
-    until(lambda: not connects(port), "nobody listens any more")
-    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie", "the child is gone")
+    eventually(lambda: not connects(port), what="nobody listens any more")
+    eventually(
+        lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie", what="the child is gone"
+    )
 
 
 @pytest.mark.parametrize(

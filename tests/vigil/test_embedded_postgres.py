@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from telemetry.errors import StateLocked
 from tests.fixtures.store import StoreServer, execute
+from tests.fixtures.waiting import eventually
 from vigil.embedded import postgres
 from vigil.embedded.postgres import EmbeddedPostgres
 
@@ -34,13 +34,6 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def until_gone(pid: int) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not gone(pid):
-        assert time.monotonic() < deadline, f"process {pid} runs on"
-        time.sleep(0.02)
 
 
 def test_it_listens_on_a_private_socket_only(server: StoreServer) -> None:
@@ -104,7 +97,7 @@ def test_it_dies_with_its_parent(server_dir: Path) -> None:
         assert not gone(int(pid))
         child.send_signal(signal.SIGKILL)
         child.wait(WITHIN_S)
-    until_gone(int(pid))
+    eventually(lambda: gone(int(pid)), what=f"the end of process {pid}")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(url)
 

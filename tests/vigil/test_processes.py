@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.line import eventually
+from tests.fixtures.waiting import eventually, until
 from vigil.processes import BACKOFF_LAST_S, Child, Keeper, backoff_s
 from vigil.up import locked
 
@@ -38,9 +38,7 @@ def alive(pid: int) -> bool:
 
 async def until_up(keeper: Keeper, tmp_path: Path, times: int = 1) -> int:
     path = tmp_path / f"{keeper.child.name}.log"
-    async with asyncio.timeout(20):
-        while not path.exists() or path.read_text().count("up") < times:
-            await asyncio.sleep(0.02)
+    await until(lambda: path.exists() and path.read_text().count("up") >= times, what=f"start {times}")
     assert keeper.process is not None
     return keeper.process.pid
 
@@ -75,9 +73,7 @@ async def test_a_child_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> N
 async def test_a_command_that_does_not_exist_is_said_in_its_log(tmp_path: Path) -> None:
     keeper = Keeper(Child("child", ("/no/such/command",)), tmp_path)
     task = asyncio.create_task(keeper.run())
-    async with asyncio.timeout(10):
-        while keeper.restarts == 0:
-            await asyncio.sleep(0.02)
+    await until(lambda: keeper.restarts > 0, what="a second try")
     await keeper.stop()
     await task
     assert "/no/such/command" in (tmp_path / "child.log").read_text()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,20 +22,9 @@ from telemetry.service import Health
 from telemetry.settings import Settings
 from tests.dashboards.console.seed import Seed, utc_now
 from tests.fixtures.store import StoreServer, fresh_database
+from tests.fixtures.waiting import eventually
 
 WITHIN_S: Final = 10.0
-
-
-def until(what: Callable[[], Any], *, within_s: float = WITHIN_S) -> Any:
-    """The first true answer of `what`; fails after a time."""
-    deadline = time.monotonic() + within_s
-    while True:
-        found = what()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {within_s} s: {found!r}")
-        time.sleep(0.02)
 
 
 @dataclass(slots=True)
@@ -107,7 +96,7 @@ def running_console(store_url: str, state: Path, *, wait: bool = True, **more: A
     console.start()
     try:
         if wait:
-            until(lambda: not console.health.waiting_for)
+            eventually(lambda: not console.health.waiting_for)
         yield console
     finally:
         console.stop()
@@ -143,7 +132,7 @@ class Alerting:
     def __enter__(self) -> Alerting:
         self._health.missing("log", "not started")
         self._thread.start()
-        until(lambda: not self._health.waiting_for)
+        eventually(lambda: not self._health.waiting_for)
         return self
 
     def __exit__(self, *_: object) -> None:

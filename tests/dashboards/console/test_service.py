@@ -16,9 +16,10 @@ from dashboards.console.app import STATIC
 from dashboards.console.texts import TEXTS
 from telemetry import quality
 from telemetry.messages import VIGIL_SCHEME
-from tests.dashboards.console.conftest import RunningConsole, running_console, told, until
+from tests.dashboards.console.conftest import RunningConsole, running_console, told
 from tests.dashboards.console.seed import Seed, utc_now
 from tests.fixtures.store import StoreServer, database_url, execute, make_template
+from tests.fixtures.waiting import eventually
 
 ENDPOINTS = {
     ("get", "/healthz"),
@@ -66,7 +67,7 @@ def test_a_database_that_goes_away_is_told_and_found_again(own_server: StoreServ
             assert client.get("/").status_code == 200
             own_server.start()
             assert next(m for m in messages if m.kind == "store").content["store"] == "ok"
-            until(lambda: client.get("/api/v1/summary").status_code == 200)
+            eventually(lambda: client.get("/api/v1/summary").status_code == 200)
             assert client.get("/healthz").status_code == 200
             execute(
                 _seeded(own_server),
@@ -85,10 +86,10 @@ def test_it_starts_without_a_database_and_waits_for_the_schema(plain_server: Sto
         assert "store" in client.get("/healthz").json()["waiting_for"]
         assert client.get("/api/v1/texts").status_code == 200
         execute(plain_server.url, "CREATE DATABASE console_late")
-        until(lambda: "alarms" in client.get("/healthz").json()["waiting_for"]["store"])
+        eventually(lambda: "alarms" in client.get("/healthz").json()["waiting_for"]["store"])
         execute(plain_server.url, "DROP DATABASE console_late WITH (FORCE)")
         execute(plain_server.url, "CREATE DATABASE console_late TEMPLATE vigil_template")
-        until(lambda: client.get("/healthz").status_code == 200)
+        eventually(lambda: client.get("/healthz").status_code == 200)
         assert client.get("/api/v1/alarms").json() == {"items": [], "next": None}
     execute(plain_server.url, "DROP DATABASE console_late WITH (FORCE)")
 
