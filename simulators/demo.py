@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -30,6 +29,7 @@ from simulators.plant import Group, SimulatedPlant
 from simulators.replay import replay_round
 from telemetry.clock import US_PER_S, Clock, time_us
 from telemetry.files import load_profile
+from telemetry.local import free_port, is_free, write_whole
 from telemetry.service import configure_logging, wait_until
 from telemetry.settings import load_settings, split_listen
 
@@ -70,8 +70,8 @@ def choose_ports(state: Path) -> ModbusPorts:
     chosen: dict[str, int] = {}
     for name in ("sola", "steam", "recorded"):
         wanted = kept.get(name, 0)
-        chosen[name] = wanted if isinstance(wanted, int) and _free(wanted) else _any_free()
-    _write(path, json.dumps(chosen))
+        chosen[name] = wanted if isinstance(wanted, int) and is_free(wanted) else free_port()
+    write_whole(path, json.dumps(chosen))
     return ModbusPorts(**chosen)
 
 
@@ -85,7 +85,7 @@ async def serve_demo(state: Path, broker: str, *, data: Path | None, clock: Cloc
     feeds = await asyncio.to_thread(recorded_feeds, data) if data is not None else {}
 
     def serving() -> None:
-        _write(state / PLANT_FILE, demo_plant(url, ports, recorded=tuple(feeds)))
+        write_whole(state / PLANT_FILE, demo_plant(url, ports, recorded=tuple(feeds)))
         equipment = sum(len(group.ids) for group in groups) + len(feeds)
         log.info("demonstration plant", equipment=equipment, file=str(state / PLANT_FILE))
 
@@ -139,28 +139,6 @@ async def _main(state: Path, broker: str, data: Path | None, clock: Clock) -> No
         loop.add_signal_handler(number, stop.set)
     await serve_demo(state, broker, data=data, clock=clock, stop=stop)
     log.info("stopped")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return port > 0
-
-
-def _any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import structlog
 
 from telemetry.errors import ConfigError, Fault, StateLocked, VigilError
 from telemetry.files import load_plant
+from telemetry.local import free_port, is_free, write_whole
 from telemetry.plant import Plant
 from telemetry.service import wait_until
 from telemetry.settings import Settings, is_loopback, split_listen
@@ -223,14 +223,14 @@ def choose_ports(state: Path, console: int) -> Ports:
 
     Raises ConfigError when the console's port is taken.
     """
-    if not _free(console):
+    if not is_free(console):
         raise ConfigError([Fault("settings", 0, "VIGIL_LISTEN (--port)", "a free port", f"{console}, in use")])
     path = state / "ports.json"
     kept: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     chosen = {"console": console}
     for distance, name in enumerate(("edge", "ingest", "analyze", "alert", "broker"), start=1):
         wanted = kept.get(name, console + distance)
-        chosen[name] = wanted if wanted not in chosen.values() and _free(wanted) else _any_free()
+        chosen[name] = wanted if wanted not in chosen.values() and is_free(wanted) else free_port()
     write_whole(path, json.dumps(chosen))
     return Ports(**chosen)
 
@@ -238,36 +238,9 @@ def choose_ports(state: Path, console: int) -> Ports:
 def missing_brokers(plant: Plant) -> list[int]:
     """Loopback ports that the plant's MQTT addresses name and where nothing listens: an embedded broker is needed there."""
     wanted = {e.address.port for e in plant.equipment if e.address.scheme == "mqtt" and is_loopback(e.address.host)}
-    return sorted(port for port in wanted if _free(port))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a file in one step, so that a reader sees the old text or the new."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    return sorted(port for port in wanted if is_free(port))
 
 
 def say(text: str) -> None:
     """A line of progress, for people."""
     print(f"vigil: {text}", file=sys.stderr, flush=True)
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
