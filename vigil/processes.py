@@ -28,7 +28,8 @@ BACKOFF_LAST_S: Final = 30.0
 HEALTHY_AFTER_S: Final = 60.0
 """A child that lived so long starts again at the first back-off."""
 LOG_BYTES: Final = 10 << 20
-PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,18 @@ class Child:
 def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     """For preexec_fn: asks the kernel for `death_signal` when the parent is gone, also when it went just now."""
     parent = os.getpid()
-    libc = ctypes.CDLL(None, use_errno=True)
 
     def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        follow_parent(death_signal)
         if os.getppid() != parent:
             os.kill(os.getpid(), death_signal)
 
     return ask
+
+
+def follow_parent(death_signal: signal.Signals) -> None:
+    """Asks the kernel to send this process `death_signal` when its parent (the thread that started it) is gone."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
 
 
 def backoff_s(deaths: int) -> float:

@@ -10,7 +10,6 @@ Stops on SIGTERM or SIGINT in under 2 s, and when its parent is gone. Exit statu
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import signal
 import sys
@@ -20,7 +19,7 @@ import click
 
 from telemetry.settings import is_loopback, split_listen
 from vigil.embedded.sessions import AnyoneOnLoopback, DurableBroker
-from vigil.processes import PR_SET_PDEATHSIG
+from vigil.processes import follow_parent
 
 STOP_WITHIN_S: Final = 1.5
 log = logging.getLogger("broker")
@@ -57,7 +56,7 @@ def main(listen: str) -> None:
     if not is_loopback(host):
         raise click.BadParameter(f"expected a loopback address (this broker asks for no password), found {listen}")
     _configure_logging()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    follow_parent(signal.SIGTERM)
     try:
         asyncio.run(_main(host, port))
     except OSError as error:
