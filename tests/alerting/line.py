@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from telemetry.service import Health
 from telemetry.settings import Settings
 from telemetry.store import COMMAND_CHANNEL, OWNER, connect
 from telemetry.wire import Encoded, Identity, encode_findings, headers
+from tests.fixtures.serving import serving
 from tests.fixtures.waiting import until
 
 WITHIN_S = 10.0
@@ -85,17 +85,9 @@ async def producing(settings: Settings, **identity: Any) -> AsyncIterator[Analyt
         await log.close()
 
 
-@asynccontextmanager
-async def alerting(settings: Settings) -> AsyncIterator[Health]:
+def alerting(settings: Settings) -> AbstractAsyncContextManager[Health]:
     """The whole service in this process, stopped at the end."""
-    stop, health = asyncio.Event(), Health("alert")
-    task = asyncio.create_task(run(settings, stop, health))
-    try:
-        yield health
-    finally:
-        stop.set()
-        async with asyncio.timeout(3):
-            await task
+    return serving(run, settings, "alert")
 
 
 async def rows(settings: Settings, query: str, *values: Any) -> list[dict[str, Any]]:

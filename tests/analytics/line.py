@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from telemetry.wire import (
     read_envelope,
 )
 from tests.analytics.plants import T0, S, profile
+from tests.fixtures.serving import serving
 
 WITHIN_S = 10.0
 
@@ -136,15 +137,6 @@ async def line(settings: Settings) -> AsyncIterator[Line]:
         await made.close()
 
 
-@asynccontextmanager
-async def analyzing(settings: Settings) -> AsyncIterator[Health]:
+def analyzing(settings: Settings) -> AbstractAsyncContextManager[Health]:
     """The service at work; stopped, and seen to stop within 3 s, at the end."""
-    stop, health = asyncio.Event(), Health("analyze")
-    task = asyncio.create_task(run(settings, stop, health))
-    try:
-        yield health
-        assert not task.done() or task.exception() is None
-    finally:
-        stop.set()
-        async with asyncio.timeout(3.0):
-            await task
+    return serving(run, settings, "analyze")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from telemetry.log.protocol import TELEMETRY, TOPICS, OutRecord, Producer
 from telemetry.messages import DroppedRange, Event, Heartbeat, Ledger, LedgerEntry, Registry
 from telemetry.service import Health
 from telemetry.settings import Settings
+from tests.fixtures.serving import serving
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
 
@@ -133,23 +133,9 @@ async def producing(settings: Settings) -> AsyncIterator[Producer]:
         await log.close()
 
 
-@asynccontextmanager
-async def ingesting(settings: Settings) -> AsyncIterator[Health]:
+def ingesting(settings: Settings) -> AbstractAsyncContextManager[Health]:
     """The service, stopped cleanly at the end."""
-    stop, health = asyncio.Event(), Health("ingest")
-    service = asyncio.create_task(run(settings, stop, health))
-    try:
-        yield health
-    finally:
-        stop.set()
-        try:
-            async with asyncio.timeout(10):
-                await service
-        finally:
-            if not service.done():
-                service.cancel()
-                with suppress(asyncio.CancelledError):
-                    await service
+    return serving(run, settings, "ingest", stops_within_s=10.0)
 
 
 def count(settings: Settings) -> int:

@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.fixtures.broker import EmbeddedBroker, Listener, connects
 from tests.fixtures.ports import free_port
+from tests.fixtures.processes import gone
 from tests.fixtures.waiting import eventually
 
 COUNT = 300
@@ -142,9 +143,7 @@ def test_it_ends_when_its_parent_is_killed() -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
     eventually(lambda: not connects(port), what="nobody listens any more")
-    eventually(
-        lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie", what="the child is gone"
-    )
+    eventually(lambda: gone(child), what="the child is gone")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from telemetry.errors import StateLocked
+from tests.fixtures.processes import gone
 from tests.fixtures.store import StoreServer, execute
 from tests.fixtures.waiting import eventually
 from vigil.embedded import postgres
@@ -27,13 +28,6 @@ def server(server_dir: Path) -> Iterator[StoreServer]:
     server = StoreServer("plain", server_dir)
     yield server
     server.remove()
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_it_listens_on_a_private_socket_only(server: StoreServer) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.processes import gone
 from tests.fixtures.waiting import eventually, until
 from vigil.processes import BACKOFF_LAST_S, Child, Keeper, backoff_s
 from vigil.up import locked
@@ -27,13 +28,6 @@ code = "import os, time; open('child.pid', 'w').write(str(os.getpid())); time.sl
 child = Child("child", (sys.executable, "-c", code))
 asyncio.run(Keeper(child, Path("logs")).run())
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 async def until_up(keeper: Keeper, tmp_path: Path, times: int = 1) -> int:
@@ -58,7 +52,7 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
     assert keeper.restarts == 1
     await keeper.stop()
     await task
-    assert not alive(second)
+    assert gone(second)
 
 
 async def test_a_child_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
@@ -67,7 +61,7 @@ async def test_a_child_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> N
     pid = await until_up(keeper, tmp_path)
     await keeper.stop()
     await task
-    assert not alive(pid)
+    assert gone(pid)
 
 
 async def test_a_command_that_does_not_exist_is_said_in_its_log(tmp_path: Path) -> None:
@@ -84,11 +78,11 @@ def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     try:
         path = tmp_path / "child.pid"
         pid = int(eventually(lambda: path.exists() and path.read_text(), 20, "the child did not start"))
-        assert alive(pid)
+        assert not gone(pid)
     finally:
         supervisor.kill()
         supervisor.wait(10)
-    eventually(lambda: not alive(pid), 5, "the child outlived its supervisor")
+    eventually(lambda: gone(pid), 5, "the child outlived its supervisor")
 
 
 def test_a_state_directory_has_one_holder_and_says_which(tmp_path: Path) -> None:
