@@ -87,23 +87,6 @@ async def replay(
     return ReplayReport(address, len(found), sent, found.empty, found.unreadable, loop.time() - started_s)
 
 
-async def replay_mqtt(
-    rows: Feed,
-    address: str,
-    profile: Profile,
-    *,
-    speed: float = 1.0,
-    keep_time: bool = False,
-    clock: Clock | None = None,
-    stop: asyncio.Event | None = None,
-) -> int:
-    """Publishes every row with QoS 1. Returns the number of rows that the broker acknowledged. Raises as `replay`."""
-    where = _address(address)
-    _check_points(rows, profile, where)
-    pace = _Pace(rows, speed=speed, clock=clock or load_settings().the_clock, stop=stop or asyncio.Event())
-    return await _replay_mqtt(pace, where, profile, keep_time=keep_time)
-
-
 async def replay_round(feed: Feed, address: str, profile: Profile, *, clock: Clock, stop: asyncio.Event) -> None:
     """Plays a feed round and round until told to stop; over Modbus without ever closing its port. Raises as `replay`."""
     where = _address(address)

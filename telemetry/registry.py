@@ -47,11 +47,12 @@ def _equipment(equipment: Equipment) -> dict[str, Any]:
         "position": list(entry.position) if entry.position else None,
         "model": entry.model,
         "status": entry.status,
-        "points": {name: _point(point) for name, point in profile.points.items()},
+        "points": {name: describe_point(point) for name, point in profile.points.items()},
     }
 
 
-def _point(point: Point) -> dict[str, Any]:
+def describe_point(point: Point) -> dict[str, Any]:
+    """What the registry says of a point: POINT of the shape above."""
     return {
         "kind": point.kind.value,
         "unit": point.unit,

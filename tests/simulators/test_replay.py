@@ -14,7 +14,7 @@ import pytest
 from pymodbus.client import AsyncModbusTcpClient
 
 from simulators.feeds import Feed
-from simulators.replay import replay, replay_mqtt
+from simulators.replay import replay
 from telemetry.clock import ScaledClock, SystemClock, iso, time_us
 from telemetry.errors import ConfigError
 from telemetry.files import load_profile
@@ -47,8 +47,8 @@ async def listen(port: int) -> tuple[Listener, str]:
 async def test_every_row_is_acknowledged_arrives_once_in_order_and_to_the_last_bit(port: int) -> None:
     feed = make_feed(3000)
     listener, prefix = await listen(port)
-    sent = await replay_mqtt(feed, f"mqtt://127.0.0.1:{port}/{prefix}", PUMP, speed=ALL_AT_ONCE, keep_time=True)
-    assert sent == 3000
+    report = await replay(feed, f"mqtt://127.0.0.1:{port}/{prefix}", PUMP, speed=ALL_AT_ONCE, keep_time=True)
+    assert report.sent == 3000
     await until(lambda: len(listener.messages) >= 3000, what="all rows")
     got = [json.loads(payload) for payload in listener.payloads(f"{prefix}/state")]
     await asyncio.to_thread(listener.stop)

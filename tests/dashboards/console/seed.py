@@ -14,7 +14,8 @@ from psycopg.types.json import Jsonb
 from telemetry.files import load_profile
 from telemetry.ledger import name_hash
 from telemetry.names import signal_name
-from telemetry.profile import Point, Profile, alarm_condition
+from telemetry.profile import Profile
+from telemetry.registry import describe_point
 
 EDGE = "edge-1"
 LIFT, BOILER, FORKLIFT = "lift-monitor", "sola-boiler", "forklift-terminal"
@@ -169,7 +170,7 @@ class Seed:
 
     def signal(self, equipment: str, profile: Profile, point: str) -> None:
         """The signal of a point, as ingest registers it."""
-        said = _described(profile.points[point])
+        said = describe_point(profile.points[point])
         self.connection.execute(
             """INSERT INTO store.signal (name, equipment, point, name_hash, registered, kind, unit, "group", name_zh,
                                          name_en, enum, low, high, limits)
@@ -348,25 +349,3 @@ class Seed:
 def utc_now() -> datetime:
     """The machine's time."""
     return datetime.now(UTC)
-
-
-def _described(point: Point) -> dict[str, Any]:
-    """What the registry says of a point."""
-    return {
-        "kind": point.kind.value,
-        "unit": point.unit,
-        "group": point.group,
-        "name": point.name.model_dump(),
-        "enum": {str(number): text.model_dump() for number, text in point.enum.items()},
-        "low": point.range.low if math.isfinite(point.range.low) else None,
-        "high": point.range.high if math.isfinite(point.range.high) else None,
-        "limits": [
-            {
-                "name": name,
-                "condition": alarm_condition(name, alarm).value,
-                "limit": alarm.limit,
-                "priority": alarm.priority.value,
-            }
-            for name, alarm in point.alarms.items()
-        ],
-    }
