@@ -24,7 +24,7 @@ from ingest.audit_report import AuditReport, EdgeAudit, EquipmentAudit
 from ingest.audit_rows import counted_rows
 from telemetry.ledger import HOUR_US
 from telemetry.settings import Settings
-from telemetry.store import INGEST, connect
+from telemetry.store import INGEST, connect, migrated
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -66,9 +66,9 @@ class _Edge:
 
 
 async def audit(settings: Settings) -> AuditReport:
-    """Compares ledger and rows. Raises StoreUnavailable, psycopg.Error."""
+    """Compares ledger and rows. Raises StoreError."""
     since_us = _since(settings)
-    async with await connect(settings, INGEST, autocommit=True) as connection:
+    async with migrated(settings), await connect(settings, INGEST, autocommit=True) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
         async with connection.transaction():

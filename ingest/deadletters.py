@@ -30,7 +30,7 @@ from telemetry.log.protocol import InRecord, Partition
 from telemetry.messages import DroppedRange, Event, Finding, Ledger, Registry
 from telemetry.position import accept
 from telemetry.settings import Settings
-from telemetry.store import INGEST, connect
+from telemetry.store import INGEST, connect, migrated
 from telemetry.wire import decode_samples
 
 Connection = psycopg.AsyncConnection[Any]
@@ -92,8 +92,9 @@ class ReplayReport:
 
 
 async def list_dead_letters(settings: Settings) -> list[Letter]:
-    """What was refused and has not been replayed, oldest first. Raises StoreUnavailable."""
+    """What was refused and has not been replayed, oldest first. Raises StoreError."""
     async with (
+        migrated(settings),
         await connect(settings, INGEST) as connection,
         connection.cursor(row_factory=class_row(Letter)) as cursor,
     ):
@@ -105,11 +106,14 @@ async def list_dead_letters(settings: Settings) -> list[Letter]:
 
 
 async def replay_dead_letters(settings: Settings, numbers: Sequence[int] | None) -> ReplayReport:
-    """Replays letters by number, or all that wait (None). Raises StoreUnavailable, psycopg.Error."""
+    """Replays letters by number, or all that wait (None). Raises StoreError."""
     chosen = [letter.dead_letter_id for letter in await list_dead_letters(settings)] if numbers is None else numbers
     report = ReplayReport()
-    connection = await connect(settings, INGEST, autocommit=True)
-    async with connection, await connect(settings, INGEST, autocommit=True) as side:
+    async with (
+        migrated(settings),
+        await connect(settings, INGEST, autocommit=True) as connection,
+        await connect(settings, INGEST, autocommit=True) as side,
+    ):
         replay = _Replay(settings, connection, side)
         for number in chosen:
             await replay.one(number, report)

@@ -7,13 +7,15 @@ connection string in STATE/store.url.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from telemetry.errors import StoreUnavailable
+from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
 
@@ -88,6 +90,24 @@ async def schema_version(connection: psycopg.AsyncConnection[Any]) -> int:
     cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM store_meta.migration")
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
+
+
+@asynccontextmanager
+async def migrated(settings: Settings) -> AsyncIterator[None]:
+    """For commands that ask the store once: a body that needs the schema, and whose database errors are said.
+
+    Raises StoreUnavailable; StoreError when the database is not migrated, or refuses what the body asks.
+    """
+    try:
+        async with await connect(settings, OWNER, autocommit=True) as connection:
+            found = await schema_version(connection)
+        if found < SCHEMA_VERSION:
+            raise StoreError(f"schema: expected version {SCHEMA_VERSION}, found {found}: `vigil ingest` migrates it")
+        yield
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(str(error).strip()) from error
+    except psycopg.Error as error:
+        raise StoreError(str(error).strip()) from error
 
 
 async def wait_for_schema(

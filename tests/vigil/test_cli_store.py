@@ -1,0 +1,83 @@
+"""The commands that ask the store: JSON on stdout, messages on stderr, and a status that a script can rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry.batch import from_rows
+from telemetry.settings import Settings
+from tests.fixtures.store import StoreServer, execute, fresh_database
+from tests.ingest.line import Edge, batch, ingesting, now_us, producing, until_stored
+
+SUMS = {"journaled", "stored", "dropped", "dead", "in_flight", "lost", "doubled", "edges", "equipment"}
+
+
+async def vigil(store: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Status, stdout and stderr of a command on a store."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "vigil", *arguments),
+        env={**os.environ, "VIGIL_STORE": store, "VIGIL_STATE_DIR": str(folder)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_an_audit_is_clean_with_0_and_tells_a_lost_row_with_1(plain_store: Settings, tmp_path: Path) -> None:
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge = Edge(producer)
+        await edge.send_samples(batch(["a/x"], samples=7))
+        await edge.send_ledger()
+        await until_stored(plain_store, edge)
+    status, out, _ = await vigil(plain_store.store, tmp_path, "audit", "--json")
+    report: dict[str, Any] = json.loads(out)
+    assert status == 0
+    assert set(report) == SUMS
+    assert (report["journaled"], report["stored"], report["lost"], report["doubled"]) == (7, 7, 0, 0)
+    assert {"edge", "epoch"} <= set(report["edges"][0])
+    assert {"equipment", "hour", "journaled", "counted"} <= set(report["equipment"][0])
+    execute(plain_store.store, "DELETE FROM store.sample WHERE ctid = (SELECT max(ctid) FROM store.sample)")
+    status, out, err = await vigil(plain_store.store, tmp_path, "audit", "--json")
+    assert (status, json.loads(out)["lost"], err) == (1, 1, "")
+
+
+async def test_dead_letters_are_listed_as_json_and_a_replay_that_is_refused_fails(
+    plain_store: Settings, tmp_path: Path
+) -> None:
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge = Edge(producer)
+        await edge.send_samples(from_rows([("a/x", now_us() + 900_000_000, 1.0, 192)]))
+        await until_stored(plain_store, edge)
+    status, out, err = await vigil(plain_store.store, tmp_path, "deadletter", "list", "--json")
+    [letter] = json.loads(out)
+    assert (status, err, letter["reason"], letter["edge"], letter["seq"]) == (0, "", "future", "edge-1", 0)
+    assert "expected at most" in letter["detail"]
+    status, out, err = await vigil(plain_store.store, tmp_path, "deadletter", "replay", "--all")
+    assert (status, out) == (1, "")
+    assert "0 replayed, 0 samples stored, 1 refused" in err
+    status, _, err = await vigil(plain_store.store, tmp_path, "deadletter", "replay", "999")
+    assert status == 1
+    assert "999: no such letter" in err
+
+
+@pytest.mark.parametrize(
+    "command", [("audit",), ("deadletter", "list"), ("deadletter", "replay", "--all")], ids=" ".join
+)
+async def test_a_database_that_ingest_has_not_migrated_is_said_so(
+    plain_server: StoreServer, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    with fresh_database(plain_server.url, template=None) as url:
+        status, out, err = await vigil(url, tmp_path, *command)
+    assert (status, out) == (1, "")
+    assert "Traceback" not in err
+    assert "expected version" in err
+    assert "found 0" in err
