@@ -51,6 +51,8 @@ class FrozenWatch:
     """An autocommit connection as logged in, without a role: a login may end its own sessions, whatever else it may do."""
     report: Callable[[Event], Awaitable[None]]
     """Keeps the event `frozen-worker-terminated`. May raise psycopg.Error or StoreUnavailable."""
+    patience_s: float = PATIENCE_S
+    look_every_s: float = LOOK_EVERY_S
 
     @asynccontextmanager
     async def over(self, connection: Connection) -> AsyncIterator[None]:
@@ -65,14 +67,14 @@ class FrozenWatch:
             watch.result()  # an unexpected error of the watch is not lost
 
     async def _watch(self, pid: int) -> None:
-        await asyncio.sleep(PATIENCE_S)
+        await asyncio.sleep(self.patience_s)
         while True:
             try:
                 async with await self.as_login() as connection:
                     await self._look(connection, pid)
             except (psycopg.Error, StoreUnavailable) as error:
                 log.warning("cannot look for the holder of a lock", why=str(error).strip())
-            await asyncio.sleep(PATIENCE_S)
+            await asyncio.sleep(self.patience_s)
 
     async def _look(self, connection: Connection, pid: int) -> None:
         strikes: dict[int, int] = {}
@@ -82,7 +84,7 @@ class FrozenWatch:
             for holder in [h for h, n in strikes.items() if n >= STRIKES]:
                 del strikes[holder]
                 await self._end(connection, holder)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(self.look_every_s)
 
     async def _end(self, connection: Connection, holder: int) -> None:
         cursor = await connection.execute("SELECT pg_terminate_backend(%s)", (holder,))
