@@ -183,6 +183,8 @@ async def test_a_broker_that_is_killed_and_comes_back_is_found_again(
     await until(lambda: running.driver.endpoint not in running.driver.health.waiting_for)
     back = Publisher(mosquitto)
     await subscribed(running, back)
+    back.say("plant/e/state", {"values": {"x": 8.0}})
+    assert await until(lambda: 8.0 in running.taking.xs())
     back.close()
 
 
@@ -270,7 +272,7 @@ async def test_a_message_on_a_topic_of_nobody_is_acknowledged_and_its_subscripti
     device.say("plant/gone/state", {"values": {"x": 1}})
     running = await start(Taking())
     device.say("plant/e/state", {"values": {"x": 2}})
-    await until(lambda: running.taking.xs() == [2.0])
+    assert await until(lambda: running.taking.xs() == [2.0])
 
 
 async def test_a_broker_that_is_not_there_at_start_is_waited_for(tmp_path: Path, mosquitto: Mosquitto) -> None:
@@ -280,7 +282,7 @@ async def test_a_broker_that_is_not_there_at_start_is_waited_for(tmp_path: Path,
     task = asyncio.create_task(driver.run(taking.deliver))
     await until(lambda: "cannot be reached" in driver.health.waiting_for.get(driver.endpoint, ""))
     await asyncio.to_thread(mosquitto.start)
-    await until(lambda: driver.endpoint not in driver.health.waiting_for)
+    assert await until(lambda: driver.endpoint not in driver.health.waiting_for)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -92,7 +92,9 @@ async def test_a_device_started_before_its_broker_stops_at_once() -> None:
     device = MqttDevice("alone", parse_address("mqtt://127.0.0.1:9/lifts/alone"), load_profile("lift-monitor"))
     device.start()
     device.publish_state(STATE, AT_US, only_changes=False)
-    await asyncio.wait_for(device.stop(), 3)
+    assert device.waiting
+    async with asyncio.timeout(3):
+        await device.stop()
 
 
 async def test_a_device_started_before_its_broker_connects_when_it_comes() -> None:

@@ -76,6 +76,7 @@ def test_a_session_taken_over_by_a_second_connection_goes_on_receiving(
     second = Listener(embedded_broker.port, "taken/#", "edge-c", clean=False).start()
     send(publisher, "taken/x", range(COUNT))
     eventually(lambda: len(second.messages) == COUNT, what="everything at the second connection")
+    assert [int(payload) for payload in second.payloads("taken/x")] == list(range(COUNT))
     second.stop()
     first.vanish()
 
