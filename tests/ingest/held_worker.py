@@ -1,7 +1,8 @@
 """An ingest worker as a process of its own that can be held at a point of its transaction, for tests that kill or freeze it.
 
-`python -m tests.ingest.held_worker STORE_URL STATE_DIR POINT`: at POINT (`start`: before anything is locked; `commit`:
-after the rows, before the offset) it prints `held` and waits for a line on stdin, its event loop blocked. Once.
+`python -m tests.ingest.held_worker STORE_URL STATE_DIR POINT`: at POINT it prints `held` and waits for a line on stdin,
+its event loop blocked. Once. `start`: before anything is locked; `rows`: before the rows; `commit`: after the rows,
+before the offset; `end`: after the offset, before COMMIT.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from ingest import transaction, worker
 from ingest.service import run
 from telemetry.service import Health, configure_logging
 from telemetry.settings import Settings
+
+POINTS: dict[str, tuple[Any, str]] = {
+    "start": (worker, "write"),
+    "rows": (transaction, "copy_rows"),
+    "commit": (transaction, "_advance"),
+    "end": (transaction, "_advance"),
+}
 
 
 def hold() -> None:
@@ -30,14 +38,18 @@ def install(point: str) -> None:
             once.clear()
             hold()
 
-    module, name = (worker, "write") if point == "start" else (transaction, "_advance")
+    module, name = POINTS[point]
     original = getattr(module, name)
 
-    async def held_first(*args: Any, **keywords: Any) -> Any:
-        held()
-        return await original(*args, **keywords)
+    async def with_hold(*args: Any, **keywords: Any) -> Any:
+        if point != "end":
+            held()
+        result = await original(*args, **keywords)
+        if point == "end":
+            held()
+        return result
 
-    setattr(module, name, held_first)
+    setattr(module, name, with_hold)
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from telemetry.settings import Settings
 from tests.fixtures.store import StoreServer, execute, fresh_database
 from tests.fixtures.waiting import until
@@ -82,11 +84,12 @@ async def test_back_fill_may_be_overtaken_and_still_comes_in(store: Settings) ->
         assert count(store) == 13
 
 
-async def test_killed_between_the_rows_and_the_commit_nothing_is_lost_or_doubled(store: Settings) -> None:
+@pytest.mark.parametrize("point", ["rows", "commit", "end"])
+async def test_killed_anywhere_in_its_transaction_nothing_is_lost_or_doubled(store: Settings, point: str) -> None:
     async with producing(store) as producer:
         edge = Edge(producer)
         await edge.send_samples(batch(["a/x"], samples=100))
-        with held_worker(store, store.state_dir, "commit") as process:
+        with held_worker(store, store.state_dir, point) as process:
             await until_held(process)
             process.kill()
             process.wait(10)

@@ -133,6 +133,19 @@ async def test_latest_follows_and_never_goes_back(store: Settings) -> None:
         assert count(store) == 5
 
 
+async def test_latest_does_not_go_back_over_a_restart(store: Settings) -> None:
+    now = now_us()
+    latest = "SELECT point, value FROM latest ORDER BY point"
+    async with producing(store) as producer:
+        edge = Edge(producer)
+        async with ingesting(store):
+            await edge.send_samples(from_rows([("a/x", now - 1_000_000, 2.0, 192)]))
+            await until(lambda: execute(store.store, latest) == [("x", 2.0)])
+        async with ingesting(store):
+            await edge.send_samples(from_rows([("a/x", now - 9_000_000, 3.0, 192), ("a/y", now, 4.0, 192)]))
+            await until(lambda: execute(store.store, latest) == [("x", 2.0), ("y", 4.0)])
+
+
 async def test_latest_is_rebuilt_from_the_rows_at_start(store: Settings) -> None:
     now = now_us()
     async with producing(store) as producer:

@@ -99,6 +99,20 @@ async def test_of_two_workers_one_accepts_a_record(sessions: tuple[psycopg.Async
     assert await asyncio.wait_for(other, 5) == [False, True]
 
 
+async def test_an_epoch_stays_locked_until_the_transaction_ends_though_nothing_was_new(
+    sessions: tuple[psycopg.AsyncConnection[Any], ...],
+) -> None:
+    one, two = sessions
+    await accept(one, "alert", of(0))
+    async with one.transaction():
+        assert await accept(one, "alert", of(0)) == [False]
+        other = asyncio.create_task(accept(two, "alert", of(1)))
+        done, _ = await asyncio.wait({other}, timeout=0.2)
+        assert not done, "the second worker waits for the first one's locks"
+        assert await accept(one, "alert", of(1)) == [True]
+    assert await asyncio.wait_for(other, 5) == [False]
+
+
 async def test_workers_that_take_many_edges_in_any_order_do_not_deadlock(
     sessions: tuple[psycopg.AsyncConnection[Any], ...],
 ) -> None:
