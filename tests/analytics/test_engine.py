@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics.engine import AHEAD_US, Engine
+from analytics.engine import AHEAD_US, OLD_US, Engine
 from analytics.lane import Lane
 from analytics.rules import Catalogue
 from telemetry.log.protocol import OutRecord
@@ -137,6 +137,14 @@ def test_a_sample_from_the_future_or_of_no_registered_signal_is_not_judged() -> 
     assert found == []
     assert (it.engine.counts["future"], it.engine.counts["unregistered"]) == (1, 1)
     assert [f.onset_us for f in take(it, [edge.samples(("a/plain", 2, 95.0))], first=2)] == [T0 + 2 * S]
+
+
+def test_a_sample_older_than_the_bound_on_late_data_is_not_judged_and_one_within_it_is() -> None:
+    edge, it = Edge(), lane()
+    beyond = -(OLD_US + S) / S
+    assert take(it, [edge.beat(0), edge.samples(("a/plain", beyond, 95.0))]) == []
+    assert it.engine.counts["old"] == 1
+    assert [f.raised for f in take(it, [edge.samples(("a/plain", beyond + 2, 95.0))], first=2)] == [True]
 
 
 def test_a_bad_reading_raises_nothing_whatever_value_it_carries_and_an_uncertain_one_counts() -> None:

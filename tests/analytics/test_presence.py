@@ -121,6 +121,25 @@ def test_equipment_that_the_plant_does_not_have_is_passed_over() -> None:
     assert not answers.any()
 
 
+def test_stopped_and_restored_at_any_second_it_judges_as_if_it_had_never_stopped() -> None:
+    def tell(story: Story, second: int) -> list[tuple[str, str, bool, float, float]]:
+        read = story.read(second) if second in (1, 20) else []
+        return read + story.beat(second, {"a": second} if 10 <= second < 12 else None)
+
+    steady = Story()
+    expected = [tell(steady, second) for second in range(30)]
+    assert [f[1:3] for told in expected for f in told] == [
+        ("stale", True), ("comms-loss", True), ("stale", False), ("comms-loss", False),
+        ("stale", True), ("stale", False), ("stale", True),
+    ]  # fmt: skip
+    for at in range(30):
+        stopped, restored = Story(), Story()
+        for second in range(at):
+            tell(stopped, second)
+        assert restored.presence.restore(stopped.presence.snapshot()) == []
+        assert [tell(restored, second) for second in range(at, 30)] == expected[at:]
+
+
 def test_what_left_the_plant_is_cleared_by_the_restore() -> None:
     story = Story()
     story.beat(0)
