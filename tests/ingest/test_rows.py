@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from ingest.accounts import cells
 from ingest.copy import EPOCH_2000_US, HEADER, SLICE_ROWS, TRAILER, Rows, encoded, last_of_each, ordered
+from ingest.decode import read
+from ingest.flush import Flush
 from ingest.latest import Latest
 from ingest.refused import cells_of
 from ingest.signals import Dictionary
 from ingest.validate import AHEAD_US, bounds_at, failing
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
+from telemetry.log.protocol import InRecord, Partition
+from telemetry.wire import Identity, encode_samples, headers
 
 Row = tuple[int, int, float, int]
 ROWS = st.lists(
@@ -129,6 +133,22 @@ def test_latest_writes_a_signal_at_most_once_a_second_and_keeps_the_newest() -> 
     assert latest.pending == 1
     assert latest.due(11.0).value.tolist() == [2.0]
     assert len(latest.due(12.0)) == 0
+
+
+def test_a_partition_that_went_to_somebody_else_leaves_the_flush_with_its_rows_and_bytes() -> None:
+    ours, theirs = Partition("vigil.telemetry", 0), Partition("vigil.telemetry", 1)
+
+    def record(partition: Partition, offset: int, samples: int) -> InRecord:
+        made = encode_samples(from_rows([("a/x", n, 1.0, 192) for n in range(samples)]))
+        return InRecord(partition, offset, 0, b"e", made.value, headers(Identity("e", 7, offset), made))
+
+    flush, kept = Flush(), Flush()
+    flush.add(read([record(ours, 0, 2), record(theirs, 1, 5), record(ours, 2, 3)]))
+    kept.add(read([record(ours, 0, 2), record(ours, 2, 3)]))
+    flush.drop([theirs])
+    assert list(flush.last()) == [ours]
+    assert (flush.rows, flush.bytes) == (kept.rows, kept.bytes)
+    assert [reading.record.offset for reading in flush.readings] == [0, 2]
 
 
 def _columns(found: Rows) -> tuple[np.ndarray, ...]:
