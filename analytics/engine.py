@@ -28,6 +28,7 @@ from analytics.detectors.latch import NEVER_US
 from analytics.detectors.level import Levels
 from analytics.detectors.presence import Presence
 from analytics.kernels.segments import in_order
+from analytics.owners import Owners
 from analytics.rules import US_PER_S, Catalogue
 from telemetry.batch import SampleBatch
 from telemetry.messages import Event, Finding, Heartbeat
@@ -65,6 +66,7 @@ class Engine:
         self._presence = Presence(catalogue)
         self._codes = Codes(catalogue)
         self._accepted = Accepted()
+        self._owners = Owners()
         self.edges: dict[str, Edge] = {}
         self.counts: Counter[str] = Counter()
         """Rows that were not judged live, by why: late, unregistered, future, old; and of
@@ -110,6 +112,7 @@ class Engine:
             return []
         edge = self.edges.setdefault(beat.edge, Edge(beat.time_us))
         found = self._heard(beat, edge)
+        beat = self._owners.own(beat)
         edge.time_us = max(edge.time_us, beat.time_us)
         edge.equipments = tuple(beat.equipments)
         presence, answers, lost = self._presence.heartbeat(beat)
@@ -127,6 +130,7 @@ class Engine:
         if edge.silent_us != NEVER_US:
             return []
         edge.silent_us = edge.time_us
+        self._owners.lists(name, ())
         evidence = {"last_heartbeat_us": edge.time_us, "equipment": len(edge.equipments)}
         return [
             Subject(name, "", EDGE_SILENT).finding(
@@ -153,6 +157,7 @@ class Engine:
         mine, theirs, _ = keys.match(tuple(self._catalogue.signals), arrays["engine.signal"])
         self._last_us[mine] = arrays["engine.last_us"][theirs]
         self.edges = {name: Edge(t, tuple(listed), silent) for name, (t, listed, silent) in plain["edges"].items()}
+        self._owners = Owners({n: () if e.silent_us != NEVER_US else e.equipments for n, e in self.edges.items()})
         self._accepted.restore(plain["accepted"])
         return [
             finding
