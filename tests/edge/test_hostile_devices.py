@@ -123,6 +123,16 @@ async def test_a_hostile_answer_is_refused_and_the_next_good_one_is_read(rule: s
         bus.close()
 
 
+async def test_unit_0_is_no_wild_card_for_every_units_answer() -> None:
+    async with Device(send(lambda a: frame(a, data(a), unit=7))) as device:
+        bus = bus_to(device)
+        with pytest.raises(ReadFailed, match="answer of unit 7, expected 0") as caught:
+            await ask(bus, unit=0)
+        assert caught.value.outcome == "unit"
+        assert not caught.value.answered
+        bus.close()
+
+
 @pytest.mark.parametrize(
     ("code", "quality", "answered"),
     [

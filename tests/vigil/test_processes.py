@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.fixtures.processes import gone
 from tests.fixtures.waiting import eventually, until
@@ -53,6 +54,16 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
     await keeper.stop()
     await task
     assert gone(second)
+
+
+async def test_each_death_in_a_row_makes_the_pause_before_the_next_start_longer(tmp_path: Path) -> None:
+    keeper = Keeper(Child("child", (sys.executable, "-c", "")), tmp_path)
+    with capture_logs() as said:
+        task = asyncio.create_task(keeper.run())
+        await until(lambda: keeper.restarts > 1, what="two deaths")
+        await keeper.stop()
+        await task
+    assert [line["again_in_s"] for line in said if line["event"] == "died"][:2] == [0.5, 1.0]
 
 
 async def test_a_child_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
