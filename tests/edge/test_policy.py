@@ -145,6 +145,13 @@ def test_an_mqtt_device_is_unreachable_by_its_last_will_or_when_it_is_silent() -
     assert listening.unreachable(NOW_US + 22_000_000) == {}
 
 
+def test_a_retained_message_is_no_sign_of_life() -> None:
+    listening = Listening({"a": 30_000_000}, {"a": NOW_US})
+    listening.heard("a", NOW_US + 20_000_000, None, retained=True)
+    listening.heard("a", NOW_US + 20_000_000, True, retained=True)
+    assert listening.unreachable(NOW_US + 31_000_000) == {"a": NOW_US}
+
+
 def test_presence_joins_polled_and_pushed() -> None:
     class Pushing:
         endpoint = "mqtt://"
