@@ -10,7 +10,7 @@ Invariant: only sessions of the same role are ended, and only after STRIKES look
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +29,8 @@ Connection = psycopg.AsyncConnection[Any]
 PATIENCE_S: Final = 2.0
 """A transaction that takes longer is looked at."""
 LOOK_EVERY_S: Final = 0.25
+END_WITHIN_S: Final = 5.0
+"""A session's end and its event have so long, also when nobody needs the watch any more."""
 STRIKES: Final = 8
 """Looks in a row that find the holder waiting for its client, before it counts as frozen."""
 
@@ -83,7 +85,7 @@ class FrozenWatch:
             strikes = {holder: strikes.get(holder, 0) + 1 for (holder,) in await cursor.fetchall()}
             for holder in [h for h, n in strikes.items() if n >= STRIKES]:
                 del strikes[holder]
-                await self._end(connection, holder)
+                await _to_its_end(self._end(connection, holder))
             await asyncio.sleep(self.look_every_s)
 
     async def _end(self, connection: Connection, holder: int) -> None:
@@ -93,3 +95,17 @@ class FrozenWatch:
             log.warning("terminated a frozen session", role=self.role, backend=holder)
             code = "frozen-worker-terminated"
             await self.report(Event(self.service, self.clock.now_us(), VIGIL_SCHEME, code, True, {"backend": holder}))
+
+
+async def _to_its_end(ending: Coroutine[Any, Any, None]) -> None:
+    """Awaits it, and finishes it when cancelled: what the holder's end sets free is done before the event is written."""
+    task = asyncio.ensure_future(ending)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=END_WITHIN_S)
+        if not task.done():
+            task.cancel()
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the end of a frozen session is not told", why=str(error).strip())
+        raise
