@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,16 @@ def main() -> None:
         click.echo(f"vigil: {error}", err=True)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+async def until_interrupted(work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Runs `work` until it is done, or tells it to stop on SIGINT or SIGTERM. Returns the exit status."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await work(stop)
+    return INTERRUPTED if stop.is_set() else 0
 
 
 def example(*lines: str) -> str:
@@ -146,26 +158,32 @@ def probe(address: str, profile: str, as_json: bool) -> int:
 )
 @click.option("--profile", required=True, help="Name of a profile, or path of its file.")
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
-def replay(feed: Path, address: str, profile: str, speed: float) -> None:
+def replay(feed: Path, address: str, profile: str, speed: float) -> int:
     """Plays a recorded feed as a device, with its own spacing at N×."""
     from simulators.replay import replay as play
     from telemetry.files import load_profile
 
     settings = load_settings()
     found = load_profile(profile, profiles_dir=settings.profiles_dir)
-    report = asyncio.run(play(feed, address, found, speed=speed))
-    click.echo(str(report), err=True)
+
+    async def work(stop: asyncio.Event) -> None:
+        click.echo(str(await play(feed, address, found, speed=speed, stop=stop)), err=True)
+
+    return asyncio.run(until_interrupted(work))
 
 
 @vigil.command(epilog=example("vigil simulate demo.yaml --export feeds/"))
 @click.argument("scenario", type=click.Path(path_type=Path))
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
 @click.option("--export", type=click.Path(path_type=Path, file_okay=False), help="Write feeds and labels, no network.")
-def simulate(scenario: Path, speed: float, export: Path | None) -> None:
+def simulate(scenario: Path, speed: float, export: Path | None) -> int:
     """A simulated fleet on Modbus and MQTT, or to files with labels."""
     from simulators.scenario import run
 
-    asyncio.run(run(scenario, speed=speed, export=export))
+    async def work(stop: asyncio.Event) -> None:
+        await run(scenario, speed=speed, export=export, stop=stop)
+
+    return asyncio.run(until_interrupted(work))
 
 
 @vigil.command(epilog=example("vigil audit --json"))
