@@ -10,8 +10,10 @@ import orjson
 import psycopg
 import pytest
 
+from alerting.commands import _lock
+from alerting.store import lock_alarms
 from telemetry.settings import Settings
-from telemetry.store import ALARM_CHANNEL, CONSOLE, connect
+from telemetry.store import ALARM_CHANNEL, ALERT, CONSOLE, connect
 from tests.alerting.line import acknowledge, alarm, alerting, finding, history, outcome, producing, rows
 from tests.fixtures.waiting import until
 
@@ -48,6 +50,37 @@ async def test_a_command_that_nobody_announced_is_found_and_one_given_while_aler
         await acknowledge(plain_store, found.id, "k2", notify=False)
         async with alerting(plain_store):
             assert await outcome(plain_store, "k2") == "done"
+
+
+async def test_a_command_that_another_instance_has_or_has_answered_is_left_to_it(plain_store: Settings) -> None:
+    await acknowledge(plain_store, "nobody", "k1", notify=False)
+    async with (
+        await connect(plain_store, ALERT, autocommit=True) as one,
+        await connect(plain_store, ALERT, autocommit=True) as two,
+    ):
+        async with one.transaction():
+            assert await _lock(one, "k1") is not None
+            assert await asyncio.wait_for(_lock(two, "k1"), 5) is None
+            await one.execute("UPDATE alarm.command SET outcome = 'done', handled_at = now()")
+        assert await _lock(two, "k1") is None
+
+
+async def test_an_alarm_is_decided_by_one_at_a_time_who_sees_what_the_last_one_made(plain_store: Settings) -> None:
+    found = finding()
+    async with producing(plain_store) as analytics, alerting(plain_store):
+        await analytics.publish(found)
+        await alarm(plain_store, found.id)
+    async with (
+        await connect(plain_store, ALERT, autocommit=True) as one,
+        await connect(plain_store, ALERT, autocommit=True) as two,
+    ):
+        async with one.transaction():
+            await lock_alarms(one, [found.id])
+            other = asyncio.create_task(lock_alarms(two, [found.id]))
+            done, _ = await asyncio.wait({other}, timeout=0.2)
+            assert not done
+            await one.execute("UPDATE alarm.alarm SET acknowledge_note = 'seen'")
+        assert (await asyncio.wait_for(other, 5))[found.id].note == "seen"
 
 
 async def test_many_people_at_once_are_each_answered_and_one_of_them_is_first(plain_store: Settings) -> None:

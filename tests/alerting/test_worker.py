@@ -83,6 +83,23 @@ async def test_a_bad_record_goes_to_the_dead_letters_and_the_next_is_an_alarm(pl
     assert [e["reason"] for e in events if e["code"] == "finding-refused"] == [d["reason"] for d in dead]
 
 
+async def test_a_clear_that_overtakes_its_raise_is_remembered_until_that_comes(plain_store: Settings) -> None:
+    async with producing(plain_store) as analytics, alerting(plain_store):
+        await analytics.publish(finding(raised=False))
+        await processed(plain_store, 1)
+        await analytics.publish(finding())
+        await alarm(plain_store, finding().id, "returned_unacknowledged")
+
+
+async def test_a_bad_record_that_comes_twice_is_set_aside_once(plain_store: Settings) -> None:
+    async with producing(plain_store) as analytics, alerting(plain_store):
+        await analytics.send(raw(b"{", 0), raw(b"{", 0))
+        await processed(plain_store, 2)
+        await analytics.send(raw(b"{", 0))
+        await processed(plain_store, 3)
+    assert await rows(plain_store, 'SELECT "offset" FROM store.dead_letter') == [{"offset": 0}]
+
+
 async def test_what_the_database_refuses_is_set_aside_by_itself(plain_store: Settings) -> None:
     """A rule of the database that alerting does not know stands for all that may come."""
     await rows(plain_store, "ALTER TABLE alarm.alarm ADD CONSTRAINT short CHECK (length(evidence->>'said') < 9)")
