@@ -199,6 +199,8 @@ class KafkaReader:
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         """See Reader. A commit that a rebalance overtakes is left out: it is information only."""
+        if not positions:
+            return  # aiokafka refuses an empty commit; the protocol does not
         async with translated(f"commit of {self._group}"):
             try:
                 await self._consumer.commit({_tp(p): offset for p, offset in positions.items()})

@@ -292,6 +292,7 @@ async def test_a_commit_survives(log: Log, topic: str) -> None:
         reader = await log.reader("g", [topic], Owner())
         await read_count(reader, 10)
         await reader.commit({place: offset})
+        await reader.commit({})
         await reader.close()
         reader = await log.reader("g", [topic], Owner())
         assert isinstance(reader, EmbeddedReader | KafkaReader)
