@@ -74,6 +74,23 @@ async def test_an_alarm_is_told_again_until_somebody_acknowledges(told: Settings
     )
 
 
+async def test_the_next_telling_is_no_sooner_than_was_asked_for(told: Settings, receiver: Receiver) -> None:
+    found = finding()
+    patient = told.model_copy(update={"webhook_repeat_s": 300.0})
+    async with producing(patient) as analytics, alerting(patient):
+        await analytics.publish(found)
+
+        async def sent() -> bool:
+            return ("raise", "sent") in await notices(patient, found.id)
+
+        await until(sent)
+    assert await notices(patient, found.id) == [("raise", "sent"), ("repeat", None)]
+    due = await rows(
+        patient, "SELECT due_at > now() + interval '200 s' AS later FROM alarm.notice WHERE outcome IS NULL"
+    )
+    assert due == [{"later": True}]
+
+
 async def test_a_receiver_that_is_down_loses_nothing_and_hears_it_in_order(told: Settings, receiver: Receiver) -> None:
     receiver.stop()
     found = [finding(f"lift-{n}") for n in range(3)]

@@ -139,6 +139,14 @@ def test_a_sample_from_the_future_or_of_no_registered_signal_is_not_judged() -> 
     assert [f.onset_us for f in take(it, [edge.samples(("a/plain", 2, 95.0))], first=2)] == [T0 + 2 * S]
 
 
+@pytest.mark.parametrize("ahead_s", [0, 10_000])
+def test_staleness_is_of_the_logs_time_whatever_the_readers_clock_says(ahead_s: int) -> None:
+    edge, it = Edge(), lane(catalogue("a", of=profile(stale_after_s=5.0)))
+    records = [edge.beat(0, "a"), edge.samples(("a/plain", 1, 20.0)), *(edge.beat(n, "a") for n in range(1, 12))]
+    it.take(in_records(records), now_us=T0 + (12 + ahead_s) * S)
+    assert [(f.detector, f.onset_us, f.time_us) for f in owed(it)] == [("stale", T0 + 6 * S, T0 + 7 * S)]
+
+
 def test_a_sample_older_than_the_bound_on_late_data_is_not_judged_and_one_within_it_is() -> None:
     edge, it = Edge(), lane()
     beyond = -(OLD_US + S) / S

@@ -226,6 +226,30 @@ def test_a_spool_restored_from_a_copy_never_reuses_a_number(path: Path, tmp_path
     restored.close()
 
 
+def test_numbers_go_on_after_the_log_has_everything(path: Path) -> None:
+    spool = open_at(path, 1)
+    journal(spool, batch_of("e", 5))
+    spool.acknowledge(spool.last_position())
+    spool.settle()
+    assert spool.journal([event()], {})[0].seq == 1
+    spool.close()
+
+
+def test_a_spool_with_a_smaller_bound_than_before_drops_at_opening_and_says_so(path: Path) -> None:
+    spool = open_at(path, 1)
+    for _ in range(10):
+        journal(spool, batch_of("e", 100))
+    spool.close()
+    spool = open_at(path, 2, max_bytes=10_000)
+    assert spool.bytes <= 10_000
+    assert spool.counts.dropped_records > 0
+    spool.publish()
+    kept = everything(spool)
+    (dropped,) = [decode_dropped(e.value) for _, _, e in kept if e.kind is Kind.DROPPED]
+    assert [(r.epoch, r.first, r.last) for r in dropped] == [(1, 0, spool.counts.dropped_records - 1)]
+    spool.close()
+
+
 def test_a_second_agent_on_the_same_spool_is_refused(path: Path) -> None:
     spool = open_at(path, 1)
     with pytest.raises(StateLocked, match="another edge agent"):

@@ -6,6 +6,7 @@ import re
 import ssl
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ import pytest
 
 from dashboards.console.service import bind, check
 from dashboards.console.session import TRIES, Sessions
-from telemetry.clock import SystemClock
+from telemetry.clock import US_PER_S, SystemClock
 from telemetry.errors import ConfigError
 from telemetry.settings import Settings
 from tests.dashboards.console.conftest import RunningConsole, running_console
 
 TOKEN = "correct-horse-battery"
+
+
+@dataclass(frozen=True, slots=True)
+class StandingClock(SystemClock):
+    at_us: int = 0
+
+    def now_us(self) -> int:
+        return self.at_us
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8480", "127.0.0.1.evil.example", "", "localhost@evil"])
@@ -34,8 +43,12 @@ def test_loopbacks_names_are_accepted_on_any_forwarded_port(api: httpx.Client, h
     assert api.get("/api/v1/summary", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "https://{host}", "http://x.{host}"],
+)
 def test_another_sites_origin_is_refused_for_reading_and_writing(api: httpx.Client, origin: str) -> None:
+    origin = origin.format(host=api.base_url.netloc.decode())
     assert api.get("/api/v1/summary", headers={"Origin": origin}).status_code == 403
     answer = api.post(
         "/api/v1/alarms/a1/acknowledge",
@@ -104,6 +117,7 @@ def test_without_the_token_only_the_empty_page_is_served(locked: RunningConsole)
             "/api/v1/stream",
             "/api/docs",
             "/api/openapi.json",
+            "/api/v1/equipment/static/",
             "/metrics",
         ):
             answer = client.get(path)
@@ -145,6 +159,15 @@ def test_a_forged_or_expired_cookie_is_refused(locked: RunningConsole) -> None:
     for forged in (f"{int(expiry) + 1}.{mac}", f"{expiry}.{'0' * 64}", "", ".", f"{expiry}.", f"1.{mac}", "é.é"):
         assert not sessions.authorised({}, {"vigil_session": forged})
     assert not Sessions("another-token-altogether", SystemClock()).authorised({}, {"vigil_session": value})
+
+
+def test_a_cookie_of_our_own_ends_with_its_time() -> None:
+    value = Sessions(TOKEN, SystemClock()).exchange(TOKEN)
+    assert value is not None
+    expiry_us = int(value.partition(".")[0]) * US_PER_S
+    for passed_us, valid in ((-60 * US_PER_S, True), (US_PER_S, False)):
+        sessions = Sessions(TOKEN, StandingClock(at_us=expiry_us + passed_us))
+        assert sessions.authorised({}, {"vigil_session": value}) is valid
 
 
 def test_many_wrong_tokens_are_stopped() -> None:
