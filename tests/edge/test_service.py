@@ -41,8 +41,8 @@ from telemetry.wire import (
 from tests.edge.build import TEXT, make_profile, write_plant
 from tests.edge.device import Ask, Device, data, frame
 from tests.edge.test_mqtt import Publisher
+from tests.fixtures.disk import fill, small_disk
 from tests.fixtures.mosquitto import Mosquitto
-from tests.fixtures.parts import missing
 from tests.fixtures.waiting import until
 
 PROFILE = make_profile(
@@ -357,13 +357,7 @@ async def test_a_second_edge_of_the_same_name_on_the_same_state_is_refused(tmp_p
 async def test_a_full_disk_is_said_in_health_and_when_it_is_free_again_everything_goes_on(
     tmp_path: Path, boiler: str
 ) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if await shell("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)):
-        missing(
-            "a small disk (mount)", not_tried="a full disk under the whole edge", how="run as root", obtainable=False
-        )
-    try:
+    async with small_disk(tmp_path, size="2m", not_tried="a full disk under the whole edge") as small:
         settings = plant_of(tmp_path, f"{boiler}/1").model_copy(update={"state_dir": small})
         (small / "log").symlink_to(tmp_path, target_is_directory=True)
         edge = start(settings)
@@ -380,23 +374,6 @@ async def test_a_full_disk_is_said_in_health_and_when_it_is_free_again_everythin
         seen.assert_ledger_is_the_rows()
         times = sorted(seen.samples().time_us.tolist())
         assert max(b - a for a, b in pairwise(times)) < 1_500_000, "what was read meanwhile is there"
-    finally:
-        assert await shell("umount", "-l", str(small)) == 0
-
-
-async def shell(*command: str) -> int:
-    """The exit status of a command."""
-    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
-    return await process.wait()
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
 
 
 @pytest.mark.parametrize(

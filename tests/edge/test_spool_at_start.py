@@ -8,8 +8,8 @@ import pytest
 
 from edge.service import spool_path
 from telemetry.messages import Kind
-from tests.edge.test_service import fill, plant_of, read_log, shell, start
-from tests.fixtures.parts import missing
+from tests.edge.test_service import plant_of, read_log, start
+from tests.fixtures.disk import fill, small_disk
 from tests.fixtures.waiting import until
 
 NOBODY = "modbus+tcp://127.0.0.1:1/1"
@@ -34,13 +34,7 @@ async def test_a_spool_that_cannot_be_opened_is_named_and_waited_for(tmp_path: P
 
 
 async def test_a_disk_that_is_full_at_start_is_waited_for(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if await shell("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)):
-        missing(
-            "a small disk (mount)", not_tried="a full disk at the edge's start", how="run as root", obtainable=False
-        )
-    try:
+    async with small_disk(tmp_path, size="1m", not_tried="a full disk at the edge's start") as small:
         settings = plant_of(tmp_path, NOBODY).model_copy(update={"state_dir": small})
         (small / "log").symlink_to(tmp_path, target_is_directory=True)
         fill(small / "ballast")
@@ -52,5 +46,3 @@ async def test_a_disk_that_is_full_at_start_is_waited_for(tmp_path: Path) -> Non
         await until(lambda: "spool" not in edge.health.waiting_for)
         await edge.end()
         assert spool_path(settings).exists()
-    finally:
-        assert await shell("umount", "-l", str(small)) == 0
