@@ -23,7 +23,7 @@ from alerting.delivery import Notifier
 from alerting.store import SERVICE, report
 from alerting.upkeep import Upkeep
 from alerting.worker import FindingsWorker
-from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError
+from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError, first_of
 from telemetry.files import load_plant
 from telemetry.frozen import FrozenWatch
 from telemetry.log import open_log
@@ -99,12 +99,11 @@ async def keep(name: str, part: Part, health: Health, settings: Settings) -> Non
     loop = asyncio.get_running_loop()
     again_s, discontinuity = AGAIN_FIRST_S, ""
     while True:
-        began, errors = loop.time(), []
+        began, error = loop.time(), None
         try:
             await part()
         except* (StoreError, LogError, psycopg.Error, TimeoutError) as group:
-            errors = _leaves(group)
-        error = errors[0] if errors else None
+            error = first_of(group)
         if loop.time() - began > STEADY_S:
             again_s = AGAIN_FIRST_S
         if isinstance(error, LogDiscontinuity) and str(error) != discontinuity:
@@ -113,10 +112,6 @@ async def keep(name: str, part: Part, health: Health, settings: Settings) -> Non
         _account(name, error, health)
         await asyncio.sleep(again_s)
         again_s = min(AGAIN_MOST_S, again_s * 2)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [leaf for e in group.exceptions for leaf in (_leaves(e) if isinstance(e, BaseExceptionGroup) else [e])]
 
 
 def _account(name: str, error: BaseException | None, health: Health) -> None:

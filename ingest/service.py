@@ -15,7 +15,7 @@ from ingest.latest import rebuild_latest, write_latest
 from ingest.migrate import has_timescale, migrate
 from ingest.online import write_changes
 from ingest.worker import Worker
-from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError, StoreUnavailable
+from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError, StoreUnavailable, first_of
 from telemetry.log import open_log
 from telemetry.log.protocol import TOPICS, Log
 from telemetry.service import Health, wait_until
@@ -75,7 +75,7 @@ async def _keep_going(settings: Settings, the_log: Log, stop: asyncio.Event, hea
             await _session(settings, the_log, stop, health)
         except* (OffsetMoved, StoreUnavailable, psycopg.OperationalError, psycopg.InterfaceError, LogError) as group:
             failures = 1 if time.monotonic() - began > HEALTHY_AFTER_S else failures + 1
-            _say(_first(group), health)
+            _say(first_of(group), health)
         if not stop.is_set():
             await wait_until(stop, min(BACKOFF_FIRST_S * 2.0 ** (max(failures, 1) - 1), BACKOFF_LAST_S))
 
@@ -160,13 +160,6 @@ async def _apply_retention(settings: Settings, connection: Connection) -> None:
             )
     except psycopg.errors.LockNotAvailable:
         log.info("retention waits for its next turn", why="readers are busy")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _say(error: BaseException, health: Health) -> None:

@@ -89,3 +89,11 @@ class OffsetMoved(StoreError):
 
 class StateLocked(VigilError):
     """The state directory is in use by another process."""
+
+
+def first_of(group: BaseException) -> BaseException:
+    """The first error in a group that is no group itself; an error that is none, as it is."""
+    error = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.line import ready
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,20 +82,7 @@ def test_installed_alone_it_runs_an_edge(installed: Path) -> None:
         env={**os.environ, "VIGIL_EDGE_LISTEN": f"127.0.0.1:{port}"},
     )
     try:
-        assert wait_ready(port, 30)["ready"] is True
+        assert eventually(lambda: ready(port), what="the edge is ready")
     finally:
         process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
-
-
-def wait_ready(port: int, within_s: float) -> dict[str, object]:
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1) as answer:
-                body: dict[str, object] = json.load(answer)
-                return body
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
