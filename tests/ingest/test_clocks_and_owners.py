@@ -15,9 +15,9 @@ from telemetry.clock import iso
 from telemetry.messages import Heartbeat
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
+from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, ingesting, now_us, producing, until_stored
 from tests.ingest.test_register import equipment, plant
-from tests.fixtures.waiting import until
 
 S = 1_000_000
 HOUR_S = 3600
