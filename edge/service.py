@@ -30,7 +30,7 @@ from telemetry.log.protocol import Log
 from telemetry.messages import VIGIL_SCHEME, Event, Heartbeat, Registry
 from telemetry.plant import Equipment, Plant
 from telemetry.registry import describe
-from telemetry.service import Health, wait_until
+from telemetry.service import Health, cancel_all, wait_until
 from telemetry.settings import Settings
 from telemetry.wire import encode_heartbeat, encode_registry
 
@@ -78,11 +78,9 @@ class Agent:
                     reading.create_task(self._keep_ledger()),
                 ]
                 await stop.wait()
-                for task in working:
-                    task.cancel()
+                await cancel_all(working)
             await self._finish()
-            forwarding.cancel()
-            watching.cancel()
+            await cancel_all((forwarding, watching))
 
     def _pollers(self) -> list[Poller]:
         origin_s = self.clock.monotonic_s()

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -28,6 +28,8 @@ from telemetry.errors import ConfigError, Fault, VigilError
 from telemetry.settings import Settings, is_loopback, split_listen
 
 log = structlog.get_logger()
+
+CANCEL_AGAIN_S: Final = 0.3
 
 
 @dataclass(slots=True)
@@ -118,6 +120,15 @@ async def _run(name: str, settings: Settings, run: Run, listen: str | None) -> i
             server.server_close()
     log.info("stopped")
     return 0
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and waits until they are done; again where a library swallowed it (wait_for of Python 3.11 can)."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 async def wait_until(stop: asyncio.Event, seconds: float) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from telemetry.errors import ConfigError
-from telemetry.service import Health, serve_health, wait_until
+from telemetry.service import Health, cancel_all, serve_health, wait_until
 from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import eventually
 
@@ -156,3 +156,24 @@ def test_the_exit_status_says_what_ended_the_service(tmp_path: Path, cause: str,
     assert process.returncode == status
     assert said in logged
     assert ("Traceback" in logged) == (cause == "unknown"), "a trace only for what nobody expected"
+
+
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+
+    tasks = [asyncio.create_task(stubborn()), asyncio.create_task(asyncio.sleep(60))]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await cancel_all(tasks)
+    assert swallowed == 3
+    assert all(task.cancelled() for task in tasks)
