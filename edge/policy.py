@@ -21,6 +21,7 @@ from edge.driver import Deliver, Outcome, PollingDriver, PushingDriver, Reading
 from edge.journal import Journal
 from edge.schedule import Schedule, phase_of
 from telemetry.clock import Clock
+from telemetry.service import cancel_all
 
 log = structlog.get_logger()
 
@@ -76,10 +77,15 @@ class Poller:
     _faults: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Works until cancelled: one loop for each group of points."""
-        async with asyncio.TaskGroup() as tasks:
-            for group in range(len(self.driver.intervals_s)):
-                tasks.create_task(self._keep(group))
+        """Works until cancelled: one loop for each group of points.
+
+        Not a task group: that cancels once, and pymodbus can swallow it when a connection comes at that very moment.
+        """
+        groups = [asyncio.create_task(self._keep(group)) for group in range(len(self.driver.intervals_s))]
+        try:
+            await asyncio.gather(*groups)
+        finally:
+            await cancel_all(groups)
 
     async def _keep(self, group: int) -> None:
         interval_s = self.driver.intervals_s[group]
