@@ -101,6 +101,38 @@ async def test_polls_stay_on_their_grid_however_long_they_take() -> None:
     assert [round(at - first, 6) for _, at in driver.read_at[:200]] == [float(n) for n in range(200)]
 
 
+@dataclass
+class Deaf(Scripted):
+    """Swallows the first cancellation that meets it in a read, as pymodbus does when a connection comes just then."""
+
+    swallowed: int = 0
+
+    async def read(self, group: int) -> Outcome:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.swallowed += 1
+            if self.swallowed > 1:
+                raise
+        return Outcome(Reading("e", batch_of("e", 1)), 1, 0, ())
+
+
+async def test_a_poller_ends_though_its_driver_swallowed_the_cancellation() -> None:
+    clock = TurnedClock()
+    driver = Deaf(clock, lambda s: True, intervals_s=(1.0, 5.0))
+    task = asyncio.create_task(make(driver)[0].run())
+    for _ in range(2):
+        await clock.turn()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert driver.swallowed >= 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "none of its loops goes on"
+
+
 async def test_a_silent_device_costs_one_probe_a_back_off_and_one_set_of_bad_samples() -> None:
     clock = TurnedClock()
     driver = Scripted(clock, lambda s: False)
