@@ -1,6 +1,6 @@
 """Findings on the log become alarms in the database: each record once, whatever is killed and whenever.
 
-Invariant (design.md, promise 1): accepted seqs, alarms, history, notices, dead letters and the offset of a flush are one
+Invariant (docs/promises.md, 1): accepted seqs, alarms, history, notices, dead letters and the offset of a flush are one
 transaction, whose last statement moves the offset by compare-and-set. What cannot be used goes to the dead letters in
 the same transaction, so a bad record never stops the line and is never skipped in silence.
 """

@@ -64,7 +64,7 @@ def rhythm_faults(
 
 
 def write_labels(path: Path, faults: Iterable[Fault], start_us: int) -> int:
-    """Writes labels as contracts.md has them. Returns how many."""
+    """Writes labels as docs/simulators.md has them. Returns how many."""
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

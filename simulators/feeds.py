@@ -1,4 +1,4 @@
-"""Feeds: recorded readings of one device as CSV (contracts.md, Files).
+"""Feeds: recorded readings of one device as CSV (docs/simulators.md, Replay).
 
 First column `time` (ISO 8601 with offset, or epoch in s, ms or µs), each further column a point of the profile, by its
 name or one of its `columns`. An empty cell is no reading. The delimiter is `,`, `;` or a tab, whichever the header has.

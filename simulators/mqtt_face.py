@@ -1,6 +1,6 @@
 """A simulated device on MQTT: one connection each, with a last will, as a terminal in the field has.
 
-Topics and payloads are the profile's (contracts.md, MQTT in): state topics, `event`, and, where the profile names one,
+Topics and payloads are the profile's (docs/profiles.md, MQTT): state topics, `event`, and, where the profile names one,
 the retained topic that says whether the device is online. Invariant: while the device is connected that topic says
 ONLINE; when its connection breaks, the broker says CONNECTIONBROKEN for it.
 """
@@ -139,7 +139,7 @@ def state_topics(profile: Profile) -> list[str]:
 
 
 def event_payload(event: DeviceEvent, time_us: int) -> bytes:
-    """The JSON message of an event (contracts.md, MQTT in); what else the device says of it stands beside."""
+    """The JSON message of an event (docs/profiles.md, MQTT); what else the device says of it stands beside."""
     content: dict[str, Any] = {
         **event.attributes,
         "time": iso_us(time_us),

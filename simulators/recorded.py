@@ -1,4 +1,4 @@
-"""Recorded sets whose files are not feeds as contracts.md has them: how to take each as one.
+"""Recorded sets whose files are not feeds as docs/simulators.md has them: how to take each as one.
 
 - SKAB (water pump): `;`, first column `datetime` without an offset, taken as UTC; `anomaly` and `changepoint` are labels.
 - Zenodo 3653909 (elevator door): `;`, no time at all; about 4 rows a second, from a fixed start. In every tenth row the

@@ -1,4 +1,4 @@
-"""The command line of contracts.md. Each command only gathers settings and calls the package that does the work.
+"""The command line (README.md, Commands). Each command only gathers settings and calls the package that does the work.
 
 Exit status: 0 done · 1 ran and failed · 2 bad input or configuration, every fault on a line · 130 interrupted.
 Packages are imported when their command runs, so that an edge loads nothing of the console.
