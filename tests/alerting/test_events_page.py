@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("edge", "ingest", "analytics", "alerting")
+SERVICES = ("edge", "ingest", "analytics", "alerting", "telemetry")
 EMITTED = (
     re.compile(r'own_event\(\s*"([a-z-]+)"'),
     re.compile(r'VIGIL_SCHEME,\s*"([a-z-]+)"(?!:)'),

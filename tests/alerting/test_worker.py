@@ -208,6 +208,7 @@ async def linked(settings: Settings, role: str, organisation: str, since: str, u
         " FROM register.equipment e, register.organisation o WHERE e.id = 'lift-1' AND o.id = %s",
         role,
         since,
+        until,
         organisation,
     )
 

@@ -348,7 +348,8 @@ async def test_a_silent_device_delays_no_neighbour_and_is_told_once(profile: Pro
         times = [a.at_s for a in healthy.asked if a.address == 0]
         gaps = [b - a for a, b in pairwise(times)]
         assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.2, abs=0.03)
-        assert max(gaps) < 0.2 * 2, "no cycle was lost to the neighbour's time-outs"
+        late = sum(gap >= 0.2 * 2 for gap in gaps)
+        assert late <= 1, "the neighbour's time-outs would cost three cycles and more; this machine may hiccup once"
         silent_device.behaviour = good
         await until(lambda: not reach.since_us)
         await until(lambda: values(told["bad"][-1].batch)["p200"] == (200.0, GOOD))
