@@ -68,6 +68,13 @@ def vigil() -> None:
 PLANT = click.option("--plant", type=click.Path(path_type=Path), help="Plant file (VIGIL_PLANT).")
 STATE = click.option("--state", "state_dir", type=click.Path(path_type=Path), help="State directory (VIGIL_STATE_DIR).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine output on stdout.")
+SPEED = click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Times as fast as the clock.",
+)
 
 
 @vigil.command(epilog=example("vigil up", "vigil up --plant my-plant.yaml --state /var/lib/vigil"))
@@ -90,10 +97,10 @@ def up(plant: Path | None, data: Path | None, port: int | None, state_dir: Path 
     return run_up(settings, data)
 
 
-def service_command(name: str, text: str) -> None:
-    """Adds `vigil NAME`, which runs one service by the settings."""
+def service_command(name: str, text: str, *, by: str = "VIGIL_PLANT=plant.yaml") -> None:
+    """Adds `vigil NAME`, which runs one service by the settings; `by` is what its example sets."""
 
-    @vigil.command(name, help=text, epilog=example(f"VIGIL_PLANT=plant.yaml vigil {name}"))
+    @vigil.command(name, help=text, epilog=example(f"{by} vigil {name}"))
     @PLANT
     @STATE
     def command(plant: Path | None, state_dir: Path | None) -> int:
@@ -103,10 +110,14 @@ def service_command(name: str, text: str) -> None:
 
 
 service_command("edge", "Reads the equipment of the plant file, journals, forwards to the log.")
-service_command("ingest", "Writes the log into the store, exactly once; migrates the schema first.")
+service_command(
+    "ingest",
+    "Writes the log into the store, exactly once; migrates the schema first.",
+    by="VIGIL_STORE=postgresql://vigil@db/vigil",
+)
 service_command("analyze", "Watches the log with the rules and detectors of the profiles.")
 service_command("alert", "Turns findings into alarms, tells people, takes acknowledgements.")
-service_command("console", "Serves the web console and the HTTP API.")
+service_command("console", "Serves the web console and the HTTP API.", by="VIGIL_LISTEN=127.0.0.1:8480")
 
 
 @vigil.command(epilog=example("vigil check my-plant.yaml"))
@@ -157,7 +168,7 @@ def probe(address: str, profile: str, as_json: bool) -> int:
     "--to", "address", required=True, help="modbus+tcp://HOST:PORT/UNIT to serve, or mqtt://HOST:PORT/PREFIX."
 )
 @click.option("--profile", required=True, help="Name of a profile, or path of its file.")
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@SPEED
 def replay(feed: Path, address: str, profile: str, speed: float) -> int:
     """Plays a recorded feed as a device, with its own spacing at N×."""
     from simulators.replay import replay as play
@@ -174,7 +185,7 @@ def replay(feed: Path, address: str, profile: str, speed: float) -> int:
 
 @vigil.command(epilog=example("vigil simulate demo.yaml --export feeds/"))
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@SPEED
 @click.option("--export", type=click.Path(path_type=Path, file_okay=False), help="Write feeds and labels, no network.")
 def simulate(scenario: Path, speed: float, export: Path | None) -> int:
     """A simulated fleet on Modbus and MQTT, or to files with labels."""
