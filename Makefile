@@ -1,7 +1,7 @@
 # make up     the whole line on this machine, with the demonstration plant, at http://127.0.0.1:8480
 # make test   installs what the tests need and runs them
 # make lint   ruff, mypy, import-linter
-# make test-long   what takes minutes: the log against its model, delivery killed again and again
+# make test-long   what takes minutes: the log against its model, alerting killed at every step
 # make bench  the benchmarks; results go into docs/benchmarks.md by hand
 
 PYTHON ?= python3
