@@ -330,6 +330,15 @@ async def silent_device() -> AsyncIterator[Device]:
         yield device
 
 
+async def lateness(found: list[float]) -> None:
+    """How late this loop itself wakes, device or no device: what a busy machine does to everybody."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + 0.01
+        await asyncio.sleep(0.01)
+        found.append(loop.time() - due_s)
+
+
 async def test_a_silent_device_delays_no_neighbour_and_is_told_once(profile: Profile, silent_device: Device) -> None:
     """A healthy device on another endpoint keeps its interval; the silent one gets one bad set, then heartbeats tell."""
     async with Device() as healthy:
@@ -339,7 +348,8 @@ async def test_a_silent_device_delays_no_neighbour_and_is_told_once(profile: Pro
         for name, device in (("bad", silent_device), ("well", healthy)):
             reader = make_device(make_equipment(name, profile, f"{device.url}/1"), bus_to(device), SystemClock())
             pollers.append(poller_of(reader, told[name], reach))
-        tasks = [asyncio.create_task(poller.run()) for poller in pollers]
+        hiccups: list[float] = [0.0]
+        tasks = [*(asyncio.create_task(poller.run()) for poller in pollers), asyncio.create_task(lateness(hiccups))]
         await until(lambda: "bad" in reach.since_us)
         shown = len(told["bad"])
         await until(lambda: len(healthy.asked) >= 3 * 15)
@@ -348,8 +358,8 @@ async def test_a_silent_device_delays_no_neighbour_and_is_told_once(profile: Pro
         times = [a.at_s for a in healthy.asked if a.address == 0]
         gaps = [b - a for a, b in pairwise(times)]
         assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.2, abs=0.03)
-        late = sum(gap >= 0.2 * 2 for gap in gaps)
-        assert late <= 1, "the neighbour's time-outs would cost three cycles and more; this machine may hiccup once"
+        assert max(hiccups) < TIMEOUT_S, "nobody may stop the loop for as long as a device may take"
+        assert max(gaps) < 0.2 * 2 + max(hiccups), "no cycle was lost to the neighbour's time-outs"
         silent_device.behaviour = good
         await until(lambda: not reach.since_us)
         await until(lambda: values(told["bad"][-1].batch)["p200"] == (200.0, GOOD))
