@@ -1,39 +1,67 @@
-"""The seam between drivers and everything else: a driver reads equipment, edge.policy decides when and what then.
+"""The seam between drivers and everything else: a driver receives what equipment says, undecoded; edge.policy decides
+when a device is asked and what then; the journal's thread has many things of one kind decoded at once.
 
-Two kinds, one currency (Reading). A polling driver is asked for a group of points; a pushing driver delivers when the
-equipment speaks (an MQTT client today; a driver that listens for terminals to dial in has the same shape). Neither
-knows schedules, breakers, counters or the spool.
+Three shapes of driver, one currency. A polling driver is asked for a group of points; a pushing driver delivers when
+its equipment speaks, whether it dials out to a broker or listens for terminals to dial in. None of them knows schedules,
+breakers, counters or the spool; none decodes on the event loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from telemetry.batch import EMPTY, SampleBatch
+from edge.columns import NOTHING, Columns
 from telemetry.messages import Event
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of one equipment at once."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """What some received things said."""
 
-    equipment: str
-    batch: SampleBatch = EMPTY
-    """All its signals belong to `equipment`; the names tuple is the same object in every cycle."""
-    texts: tuple[tuple[str, str, int], ...] = ()
-    """(point, text, time_us) of string points, changed or not."""
-    events: tuple[Event, ...] = ()
+    columns: Columns = NOTHING
+    texts: Sequence[tuple[str, str, str, int]] = ()
+    """(equipment, point, text, time_us) of string points, changed or not."""
+    events: Sequence[Event] = ()
     state: Mapping[str, str] = field(default_factory=dict)
     """Kept in the journaling transaction, given back at the next start."""
+    delivered: Sequence[bytes] = ()
+    """16-byte keys of messages, kept in the journaling transaction, so that they are known when they come again."""
 
 
-@dataclass(frozen=True, slots=True)
+class Source(Protocol):
+    """Things received in one way, of one shape: how many of them become readings at once."""
+
+    @property
+    def sender_keeps(self) -> bool:
+        """Whether what is not journaled stays with its sender (an unacknowledged message). Else it may be given up."""
+        ...
+
+    def decode(self, received: Sequence[Any]) -> Decoded:
+        """On the journal's thread, once for each thing, in the order received. Never raises for what equipment says."""
+        ...
+
+    def journaled(self, received: Sequence[Any]) -> None:
+        """On the journal's thread: these are durable now, or say nothing worth keeping."""
+        ...
+
+
+class Put(Protocol):
+    """Takes something received, from any thread."""
+
+    def __call__(self, source: Source, received: Any, rows: int) -> bool:
+        """`rows`: about how many samples it holds. False where there is no room: it was not taken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """How a cycle went: what was read, bad samples included, and how the device behaved."""
+    """How a cycle went: what was received, and how the device behaved."""
 
-    reading: Reading
+    source: Source
+    received: Any
+    rows: int
     answered: int
     """Requests that the device answered, with data or with an exception of its own."""
     unanswered: int
@@ -60,17 +88,18 @@ class PollingDriver(Protocol):
         """Seconds between polls of each group of points."""
         ...
 
-    async def read(self, group: int) -> Outcome:
-        """One cycle of a group. Never raises for what a device does; the time it takes is bounded by its timeouts."""
+    def begin(self, group: int, done: Callable[[Outcome], None], *, probe: bool = False) -> bool:
+        """Begins a cycle of a group; `done` is called at its end, whose time is bounded by the device's time-outs.
+
+        A callback, for a task or future each would cost more than the reading. Never raises for what a device does.
+        False where the last cycle of the group is still under way: nothing was begun. `probe`: the device has not
+        answered lately, so nobody is to wait for it longer than need be.
+        """
         ...
 
-    def unreadable(self, time_us: int) -> list[SampleBatch]:
-        """One bad sample of every point of every group."""
+    def unreadable(self, time_us: int) -> Sequence[tuple[Source, Any, int]]:
+        """(source, received, rows) that decode to one bad sample of every point of every group."""
         ...
-
-
-Deliver = Callable[[Reading, Callable[[], None] | None], bool]
-"""Takes a reading, from any thread; the second argument is called once it is journaled. False: no room, not taken."""
 
 
 class PushingDriver(Protocol):
@@ -78,11 +107,11 @@ class PushingDriver(Protocol):
 
     @property
     def endpoint(self) -> str:
-        """Where it is reached."""
+        """Where it is reached, or where it listens."""
         ...
 
-    async def run(self, deliver: Deliver) -> None:
-        """Works until cancelled, reconnecting with back-off. What is delivered is acknowledged once it is journaled."""
+    async def run(self, put: Put) -> None:
+        """Works until cancelled, reconnecting with back-off. What is put is acknowledged once it is journaled."""
         ...
 
     def unreachable(self, now_us: int) -> Mapping[str, int]:
