@@ -12,12 +12,13 @@ import structlog
 
 from analytics import metrics
 from analytics.engine import Engine
+from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch
 from telemetry.errors import RecordError
 from telemetry.log.protocol import InRecord
 from telemetry.messages import Event, Finding, Heartbeat, Kind
 from telemetry.position import Mark, Position, mark
-from telemetry.wire import Identity, check_crc, decode_events, decode_heartbeat, decode_samples, read_envelope
+from telemetry.wire import Identity, check_crc, decode_events, decode_heartbeat, read_envelope
 
 log = structlog.get_logger()
 

@@ -132,7 +132,7 @@ class Bus:
             raise self._unanswered(timeout_s) from error
         finally:
             self._asking = False
-            self._free_s = asyncio.get_running_loop().time() + self.endpoint.pause_between_requests_s
+            self._free_s = asyncio.get_running_loop().time() + (self.endpoint.pause_between_requests_s or 0.0)
         try:
             return _checked(pdu, answer, payload_bytes, transactions=self.address.scheme == "modbus+tcp")
         except ReadFailed as failure:

@@ -277,7 +277,7 @@ def _place(name: str, point: ModbusPoint, number: int, request: Request, base: i
 
 def _text(name: str, point: ModbusPoint, number: int, request: Request, profile: Profile) -> TextPoint:
     first = (point.address - request.address) * 2
-    swapped = profile.modbus.word_order in ("BADC", "DCBA")
+    swapped = profile.word_order_of(point) == "BA"
     return TextPoint(name, number, first, first + point.registers * 2, swapped)
 
 

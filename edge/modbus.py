@@ -23,6 +23,7 @@ from telemetry.plant import Endpoint, Equipment, Plant
 from telemetry.quality import BAD_COMMS
 
 GIVE_UP: Final = 2
+SCHEMES: Final = ("modbus+tcp", "modbus+rtuovertcp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class ModbusDevice:
 def make_device(equipment: Equipment, bus: Bus, clock: Clock) -> ModbusDevice:
     """The driver of one equipment. Raises ValueError for a point that no request can read."""
     profile, unit = equipment.profile, equipment.address.unit
+    _refuse_unread(equipment, bus.endpoint)
     limits = limits_of(profile.modbus, bus.endpoint)
     groups = []
     for interval_s, points in sorted(poll_groups(equipment).items()):
@@ -111,6 +113,23 @@ def make_device(equipment: Equipment, bus: Bus, clock: Clock) -> ModbusDevice:
         groups.append(Group(interval_s, requests, pdus, make_decoder(equipment.id, profile, requests)))
     timeout_s = bus.endpoint.timeout_s or profile.timeout_s
     return ModbusDevice(equipment.id, equipment.address.endpoint, bus, tuple(groups), timeout_s, clock)
+
+
+def _refuse_unread(equipment: Equipment, endpoint: Endpoint) -> None:
+    """Raises ValueError for what profiles and plants may say and this driver would read wrongly."""
+    quirks = endpoint.quirks(equipment.profile.modbus)
+    unread = [f"{equipment.address.scheme}://"] if equipment.address.scheme not in SCHEMES else []
+    unread += ["address_base 1"] if quirks.address_base else []
+    unread += ["max_per_table"] if quirks.max_per_table else []
+    unread += ["illegal_by_table"] if quirks.illegal_by_table else []
+    for name, point in equipment.profile.points.items():
+        place = point.modbus
+        if place is not None and (place.type.is_bcd or (place.bit is not None and place.type.registers > 1)):
+            unread.append(f"{name}: {place.type}" + ("" if place.bit is None else f" with bit {place.bit}"))
+        if place is not None and place.wrap is not None:
+            unread.append(f"{name}: wrap")
+    if unread:
+        raise ValueError(f"expected nothing that this edge cannot read, found {', '.join(unread)}")
 
 
 def make_devices(plant: Plant, equipment: Iterable[Equipment], clock: Clock, *, file: str) -> list[ModbusDevice]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +109,8 @@ class MqttDriver:
     _deliver: Deliver | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _closing: bool = False
+    _refused: bool = False
+    """The broker answered the last connection with a refusal."""
     _turned_away: bool = False
     _outstanding: int = 0
     _unconfirmed: int = 0
@@ -167,6 +171,7 @@ class MqttDriver:
     def _connected(
         self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
+        self._refused = reason.is_failure
         if reason.is_failure:
             self._tell(f"broker refused: {reason}")
             return
@@ -176,7 +181,8 @@ class MqttDriver:
         self._unconfirmed = len(wanted)
 
     def _not_connected(self, client: Client, userdata: Any) -> None:
-        self._tell("broker cannot be reached")
+        # paho calls this while it handles the error, and does not hand it over.
+        self._tell(why_not_connected(sys.exc_info()[1]))
 
     def _disconnected(
         self,
@@ -186,7 +192,9 @@ class MqttDriver:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        if not self._closing:
+        if self._refused:
+            self._refused = False  # By the broker, which then hung up; why is told already.
+        elif not self._closing:
             self._tell(f"connection lost: {reason}")
 
     def _subscribed(
@@ -306,7 +314,15 @@ def secure(client: Client, broker: Broker) -> None:
     if broker.username is not None:
         client.username_pw_set(broker.username, broker.password)
     if broker.address.scheme == "mqtts":
-        client.tls_set(ca_certs=broker.ca_file)
+        client.tls_set_context(ssl.create_default_context(cafile=broker.ca_file))
+
+
+def why_not_connected(error: BaseException | None) -> str:
+    """Why a connection could not be made, in words for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"broker's certificate is not accepted: {error.verify_message}"
+    reason = "" if error is None else f": {getattr(error, 'strerror', None) or error}"
+    return f"broker cannot be reached{reason}"
 
 
 def subscriptions_of(equipment: Equipment) -> dict[str, Subscription]:
@@ -319,7 +335,8 @@ def subscriptions_of(equipment: Equipment) -> dict[str, Subscription]:
 
 
 def make_broker(address: Address, endpoint: Endpoint, *, edge: str, file: str) -> Broker:
-    """How to reach a broker, with its secrets read. Raises ConfigError."""
+    """How to reach a broker, with its secrets read. Raises ConfigError, for a CA file that is none as well."""
+    _check_ca(endpoint.ca_file, f"endpoints.{address.endpoint}.ca_file", file)
     digest = hashlib.blake2b(address.endpoint.encode(), digest_size=6).hexdigest()
     return Broker(
         address,
@@ -338,3 +355,12 @@ def _secret(reference: str | None, key: str, file: str) -> str | None:
         return os.environ[name] if kind == "env" else Path(name).read_text(encoding="utf-8").strip()
     except (KeyError, OSError) as error:
         raise ConfigError([Fault(file, 0, key, f"{reference} to be there", type(error).__name__)]) from error
+
+
+def _check_ca(ca_file: str | None, key: str, file: str) -> None:
+    if ca_file is None:
+        return
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError([Fault(file, 0, key, f"{ca_file}, a readable file of certificates", str(error))]) from error

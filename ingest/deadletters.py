@@ -25,13 +25,13 @@ from ingest.register import apply_registry
 from ingest.signals import SignalTable
 from ingest.transaction import SERVICE, copy_rows
 from ingest.validate import Bounds, bounds_at
+from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.log.protocol import InRecord, Partition
 from telemetry.messages import DroppedRange, Event, Finding, Ledger, Registry
 from telemetry.position import accept
 from telemetry.settings import Settings
 from telemetry.store import INGEST, connect, migrated
-from telemetry.wire import decode_samples
 
 Connection = psycopg.AsyncConnection[Any]
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from telemetry import wire
+from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch
 from telemetry.errors import RecordError
 from telemetry.log.protocol import InRecord
@@ -76,7 +77,7 @@ def _place(raw: Mapping[str, bytes]) -> tuple[wire.Identity | None, str, int]:
 def _content(envelope: wire.Envelope, value: bytes) -> Content:
     match envelope.kind:
         case Kind.SAMPLES:
-            batch = wire.decode_samples(value)
+            batch = decode_samples(value)
             if len(batch) != envelope.count:
                 raise RecordError("count", f"expected {envelope.count} samples, found {len(batch)}")
             return batch

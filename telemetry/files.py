@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from telemetry.address import Address, endpoint_of, parse_address
 from telemetry.errors import ConfigError, Fault
 from telemetry.faults import problem_faults, validate
-from telemetry.plant import Address, Equipment, Plant, PlantEquipment, PlantFile, parse_address
-from telemetry.plant_problems import address_of, endpoint_of, plant_problems
+from telemetry.plant import Equipment, Plant, PlantEquipment, PlantFile
+from telemetry.plant_problems import address_of, plant_problems
 from telemetry.problems import Path as KeyPath
 from telemetry.problems import Raw, items, mapping, mappings
 from telemetry.profile import Profile

@@ -5,14 +5,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from telemetry.profile import Model, Name, Profile, Text
+from telemetry.address import Address, parse_address
+from telemetry.problems import BIT_TABLES
+from telemetry.profile import ModbusDefaults, Model, Name, Profile, Text
+
+__all__ = [
+    "Address",
+    "Area",
+    "Endpoint",
+    "Equipment",
+    "Level",
+    "LineSettings",
+    "Organisation",
+    "OrganisationKind",
+    "Parties",
+    "Plant",
+    "PlantEquipment",
+    "PlantFile",
+    "Site",
+    "Status",
+    "parse_address",
+]
 
 Level = Literal["city", "district", "street", "village", "grid"]
 OrganisationKind = Literal[
@@ -65,14 +83,80 @@ class Endpoint(Model):
     """What differs from the defaults at one endpoint (host and port, or serial line)."""
 
     timeout_s: float | None = Field(None, gt=0, description="Seconds to wait for an answer. Default: the profile's.")
-    pause_between_requests_s: float = Field(0.0, ge=0, description="For gateways that lose requests sent too fast.")
-    pause_after_connect_s: float = Field(0.0, ge=0, description="For gateways that are deaf at first.")
+    fallback: str | None = Field(
+        None, description="HOST[:PORT] to try where the first host cannot be reached (Modbus over TCP or TLS)."
+    )
+    pause_after_connect_s: float | None = Field(
+        None, ge=0, description="Seconds of rest once connected: the gateway is deaf. Default: the profile's."
+    )
+    pause_between_requests_s: float | None = Field(
+        None, ge=0, description="Seconds from an answer to the next request. Default: the profile's."
+    )
+    one_request_per_point: bool | None = Field(None, description="Never read points together. Default: the profile's.")
+    close_after_cycle: bool | None = Field(
+        None, description="Close the connection after each cycle. Default: the profile's."
+    )
+    address_base: Literal[0, 1] | None = Field(
+        None, description="What the profile's addresses are counted from, at this endpoint. Default: the profile's."
+    )
     max_registers: int | None = Field(
-        None, ge=1, le=125, description="Most registers in one request. Default: the profile's."
+        None, ge=1, le=125, description="Most registers in one request; the profile's where that is less."
+    )
+    max_gap: int | None = Field(
+        None, ge=0, le=124, description="Unneeded registers read to save a request. Default: the profile's."
+    )
+    baud: int = Field(9600, ge=1, le=9_999_999, description="Of a serial line.")
+    parity: Literal["N", "E", "O"] = Field("N", description="Of a serial line: none, even, odd.")
+    stop_bits: Literal[1, 2] = Field(1, description="Of a serial line.")
+    data_bits: Literal[7, 8] = Field(8, description="Of a serial line.")
+    mqtt_version: Literal["3.1.1", "5"] | None = Field(
+        None, description="In quotes. Default: 5, then 3.1.1 if the broker refuses."
     )
     username: str | None = Field(None, description="A reference: env:NAME or file:PATH.", pattern=r"^(env|file):.+")
     password: str | None = Field(None, description="A reference: env:NAME or file:PATH.", pattern=r"^(env|file):.+")
     ca_file: str | None = Field(None, description="Certificate authority of a TLS endpoint, PEM.")
+    cert_file: str | None = Field(None, description="Certificate that we show to a TLS endpoint, PEM.")
+    key_file: str | None = Field(None, description="Private key of cert_file, PEM. Default: it is in cert_file.")
+    server_name: str | None = Field(
+        None, min_length=1, description="Name in the certificate of a modbus+tls endpoint. Default: its host."
+    )
+
+    def quirks(self, device: ModbusDefaults) -> ModbusDefaults:
+        """What a device behind this endpoint can take: the profile's, with what this endpoint says laid over it."""
+        shared = ("pause_after_connect_s", "pause_between_requests_s", "one_request_per_point", "close_after_cycle",
+                  "address_base", "max_gap")  # fmt: skip
+        over = {key: value for key in shared if (value := getattr(self, key)) is not None}
+        if (most := self.max_registers) is not None:
+            own = device.max_per_table.items()
+            over["max_registers"] = min(device.max_registers, most)
+            over["max_per_table"] = {table: n if table in BIT_TABLES else min(n, most) for table, n in own}
+        return device.model_copy(update=over)
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """How a serial line is spoken on."""
+
+    baud: int
+    parity: Literal["N", "E", "O"]
+    stop_bits: Literal[1, 2]
+    data_bits: Literal[7, 8]
+
+    @classmethod
+    def of(cls, address: Address, endpoint: Endpoint) -> Self:
+        """The settings of an address, where it says nothing those of its endpoint."""
+        options = address.options
+        read: dict[str, Any] = {key: int(options[key]) for key in ("baud", "stop", "data") if key in options}
+        return cls(
+            read.get("baud", endpoint.baud),
+            options.get("parity", endpoint.parity),  # type: ignore[arg-type]
+            read.get("stop", endpoint.stop_bits),
+            read.get("data", endpoint.data_bits),
+        )
+
+    def __str__(self) -> str:
+        """As people say it: 9600 8N1."""
+        return f"{self.baud} {self.data_bits}{self.parity}{self.stop_bits}"
 
 
 class Parties(Model):
@@ -89,9 +173,13 @@ class PlantEquipment(Model):
     id: Name = Field(description="Name in topics, URLs and labels: a-z, 0-9, _ . -")
     profile: Name = Field(description="Its device profile: one of the package, or of VIGIL_PROFILES_DIR.")
     address: str = Field(
-        description="modbus+tcp://HOST[:502]/UNIT, modbus+rtuovertcp://HOST:PORT/UNIT, mqtt://HOST[:1883]/PREFIX or mqtts://HOST[:8883]/PREFIX.",
+        description="modbus+tcp://HOST[:502]/UNIT, modbus+tls://HOST[:802]/UNIT, modbus+rtuovertcp://HOST:PORT/UNIT, "
+        "modbus+rtu:///dev/ttyUSB0/UNIT?baud=9600&parity=E&stop=1&data=8, mqtt://HOST[:1883]/PREFIX or "
+        "mqtts://HOST[:8883]/PREFIX.",
         examples=["modbus+tcp://10.0.0.5:502/3", "mqtt://127.0.0.1:1883/lifts/0012"],
-        json_schema_extra={"pattern": r"^(modbus\+tcp|modbus\+rtuovertcp|mqtts?)://[^/]+(/.*)?$"},
+        json_schema_extra={
+            "pattern": r"^((modbus\+(tcp|tls|rtuovertcp)|mqtts?)://[^/]+(/.*)?|modbus\+rtu:///[^?]+(\?.*)?)$"
+        },
     )
     name: Text | None = Field(None, description="As people call it. Default: its id.")
     area: Name | None = Field(None, description="An area of this file. Default: the site.")
@@ -118,80 +206,10 @@ class PlantFile(Model):
     areas: tuple[Area, ...] = Field((), description="Areas of supervision, down to the grid.")
     organisations: tuple[Organisation, ...] = Field((), description="Owners, users, maintainers, regulators.")
     endpoints: dict[str, Endpoint] = Field(
-        default_factory=dict, description="By SCHEME://HOST[:PORT]: only what differs from the defaults."
+        default_factory=dict,
+        description="By SCHEME://HOST[:PORT] or modbus+rtu:///dev/…: only what differs from the defaults.",
     )
     equipment: tuple[PlantEquipment, ...] = Field(min_length=1, description="What is read.")
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An equipment's address, taken apart.
-
-    modbus+tcp://HOST[:502]/UNIT ·
-    modbus+rtuovertcp://HOST:PORT/UNIT · mqtt://HOST[:1883]/PREFIX · mqtts://HOST[:8883]/PREFIX
-    """
-
-    scheme: str
-    host: str
-    port: int
-    unit: int
-    prefix: str
-    options: Mapping[str, str]
-    endpoint: str
-    """scheme://host:port: what several equipments may share."""
-
-    @property
-    def is_modbus(self) -> bool:
-        """Whether a Modbus driver reads it (else MQTT)."""
-        return self.scheme.startswith("modbus+")
-
-
-_DEFAULT_PORTS = {"modbus+tcp": 502, "modbus+rtuovertcp": 502, "modbus+rtu": 0, "mqtt": 1883, "mqtts": 8883}
-
-
-def split_address(text: str) -> SplitResult:
-    """An address or endpoint in its parts. Raises ValueError, which never shows a password."""
-    try:
-        parts = urlsplit(text)
-    except ValueError as error:
-        raise ValueError("expected a host (an IPv6 one in brackets), found none that can be read") from error
-    if "@" in parts.netloc:
-        raise ValueError("expected no user or password (name them under endpoints as env: or file:), found one")
-    return parts
-
-
-def parse_address(text: str) -> Address:
-    """Takes an address apart. Raises ValueError that says what was expected."""
-    parts = split_address(text)
-    if parts.scheme not in _DEFAULT_PORTS:
-        known = ", ".join(f"{scheme}://…" for scheme in _DEFAULT_PORTS if scheme != "modbus+rtu")
-        raise ValueError(f"expected {known}, found {text!r}")
-    if parts.scheme == "modbus+rtu":
-        raise ValueError(
-            f"expected modbus+tcp, modbus+rtuovertcp or mqtt (serial lines are not in this release), found {text!r}"
-        )
-    try:
-        port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
-    except ValueError as error:
-        raise ValueError(f"expected a port in 1..65535, found {text!r}") from error
-    host, path = parts.hostname or "", parts.path.strip("/")
-    if port == 0:
-        raise ValueError(f"expected a port in 1..65535, found {text!r}")
-    if not host:
-        raise ValueError(f"expected a host, found {text!r}")
-    unit, prefix = 1, ""
-    if parts.scheme.startswith("modbus+"):
-        if parts.fragment or (path and not (path.isdecimal() and len(path) <= 3 and int(path) <= 255)):
-            raise ValueError(f"expected a unit id in 0..255 after the host, found {path!r}")
-        unit = int(path) if path else 1
-    elif not path or "#" in text or "+" in path:
-        raise ValueError(f"expected a topic prefix without wildcards after the host, found {text!r}")
-    else:
-        prefix = path
-    shown = f"[{host}]" if ":" in host else host
-    return Address(
-        parts.scheme, host, port, unit, prefix, dict(parse_qsl(parts.query)), f"{parts.scheme}://{shown}:{port}"
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 from zoneinfo import available_timezones
 
-from telemetry.plant import Address, Level, parse_address, split_address
+from telemetry.address import Address, endpoint_of, parse_address
+from telemetry.plant import Level
 from telemetry.problems import Path, Problem, Raw, items, mapping
 from telemetry.wording import nearest, shown
 
@@ -30,14 +31,6 @@ def plant_problems(plant: Raw) -> Iterator[Problem]:
     yield from _addresses(plant)
     yield from _references(plant)
     yield from _endpoints(plant)
-
-
-def endpoint_of(key: str) -> str:
-    """An endpoint key as `Address.endpoint` spells it. Raises ValueError that says what was expected."""
-    parts = split_address(key)
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(f"expected SCHEME://HOST[:PORT] without unit or topic, found {key!r}")
-    return parse_address(f"{key.rstrip('/')}/{'1' if key.startswith('modbus+') else 'any'}").endpoint
 
 
 def address_of(equipment: Raw) -> Address | None:
@@ -100,7 +93,8 @@ def _addresses(plant: Raw) -> Iterator[Problem]:
         except ValueError as error:
             yield said(path, error)
             continue
-        yield from _shared(path, address, protocols)
+        if not address.is_serial:
+            yield from _shared(path, address, protocols)
         place = (address.endpoint, address.unit, address.prefix)
         if place in seen:
             yield Problem(path, "an address of its own", f"{text}, the address of {seen[place]} too")
@@ -108,9 +102,7 @@ def _addresses(plant: Raw) -> Iterator[Problem]:
 
 
 def _shared(path: Path, address: Address, protocols: dict[tuple[str, int], str]) -> Iterator[Problem]:
-    """Options that nothing reads, and a host and port that others address by another protocol."""
-    if address.options:
-        yield Problem(path, "no options behind ?", ", ".join(address.options))
+    """A host and port that others address by another protocol."""
     first = protocols.setdefault((address.host, address.port), address.scheme)
     if first != address.scheme:
         yield Problem(path, f"{first}, as others address {address.host}:{address.port}", address.scheme)

@@ -23,8 +23,18 @@ NAMED_CONDITIONS: Final = ("high", "high_high", "low", "low_low")
 
 REGISTERS: Final = {
     "bool": 1, "u16": 1, "i16": 1, "u32": 2, "i32": 2, "f32": 2, "u64": 4, "i64": 4, "f64": 4,
+    "bcd16": 1, "bcd32": 2, "bcd64": 4,
 }  # fmt: skip
 """Registers that a value of each type takes; a string says its own length."""
+
+WHOLE: Final = frozenset({"u16", "i16", "u32", "i32", "u64", "i64"})
+"""Types whose bits are a whole number."""
+
+BCD: Final = frozenset({"bcd16", "bcd32", "bcd64"})
+"""Types of four bits a decimal digit."""
+
+BIT_TABLES: Final = frozenset({"coil", "discrete"})
+"""Tables of bits, not of registers."""
 
 Path = tuple[str, ...]
 Raw = Mapping[str, Any]

@@ -22,6 +22,8 @@ from telemetry.register_map import (
     MqttDefaults,
     MqttPoint,
     RegisterType,
+    Table,
+    bytes_in_order,
     stretch_word_order,
     word_order_fits,
 )
@@ -47,7 +49,9 @@ __all__ = [
     "Profile",
     "Range",
     "RegisterType",
+    "Report",
     "Scheme",
+    "Table",
     "Term",
     "Text",
     "alarm_condition",
@@ -177,6 +181,23 @@ class LevelDetector(Model):
     priority: Priority = Field(Priority.LOW, description="Of its alarms.")
 
 
+class Report(Model):
+    """Report by exception: a reading is kept only where it says something new. Exactly one of the three ways."""
+
+    deadband: float | None = Field(None, gt=0, description="Kept when it differs by more than this, in the unit.")
+    deadband_percent: float | None = Field(
+        None, gt=0, description="Kept when it differs by more than this percentage of the value kept last."
+    )
+    swinging_door: float | None = Field(
+        None,
+        gt=0,
+        description="Kept so that lines through what is kept miss no reading by more than this, in the unit.",
+    )
+    heartbeat_s: float = Field(
+        600.0, gt=0, description="Kept at least so often, in seconds; less than stale_after_s of the point."
+    )
+
+
 class Point(Model):
     """A point of the equipment."""
 
@@ -197,6 +218,9 @@ class Point(Model):
         description="Alarms on this point alone; high, high_high, low and low_low say by their name how they compare.",
     )
     detectors: tuple[LevelDetector, ...] = Field((), description="Detectors that learn what is normal.")
+    report: Report | None = Field(
+        None, description="Report by exception, for what changes slowly; never with alarms, states or events."
+    )
     columns: tuple[str, ...] = Field(
         (), description="Headers of recorded feeds that mean this point, besides its name."
     )
@@ -247,8 +271,8 @@ class Profile(Model):
         return next((name for name, point in self.points.items() if header in point.columns), None)
 
     def word_order_of(self, point: ModbusPoint) -> str:
-        """The byte order of a point: its own, or the profile's stretched to its width."""
-        return point.word_order or stretch_word_order(self.modbus.word_order, point.type.registers * 2)
+        """The byte order of a point (of each register of a string): its own, or the profile's stretched to its width."""
+        return point.word_order or stretch_word_order(self.modbus.word_order, bytes_in_order(point.type))
 
 
 DEFAULT_CONDITIONS = {

@@ -9,7 +9,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from telemetry.model import Model
-from telemetry.problems import REGISTERS, Problem, refuse
+from telemetry.problems import BCD, BIT_TABLES, REGISTERS, WHOLE, Problem, refuse
+
+Table = Literal["coil", "discrete", "input", "holding"]
 
 
 class RegisterType(StrEnum):
@@ -24,6 +26,9 @@ class RegisterType(StrEnum):
     I64 = "i64"
     F32 = "f32"
     F64 = "f64"
+    BCD16 = "bcd16"
+    BCD32 = "bcd32"
+    BCD64 = "bcd64"
     STRING = "string"
 
     @property
@@ -31,31 +36,64 @@ class RegisterType(StrEnum):
         """Registers that one value takes; 0 for strings, whose length the point says."""
         return REGISTERS.get(self.value, 0)
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether its bits count as a two's complement or plain whole number, of which bit fields can be taken."""
+        return self.value in WHOLE
+
+    @property
+    def is_bcd(self) -> bool:
+        """Whether each four bits are a decimal digit."""
+        return self.value in BCD
+
 
 class ModbusPoint(Model):
     """Where a point lies in a Modbus device and how its value is made of registers."""
 
-    table: Literal["coil", "discrete", "input", "holding"] = Field(
+    table: Table = Field(
         "holding", description="Holding registers are read by function 03, input 04, coils 01, discrete inputs 02."
     )
-    address: int = Field(ge=0, le=65535, description="Address as sent in the request, counted from 0.")
+    address: int = Field(
+        ge=0,
+        le=65535,
+        description="Address as sent in the request, counted from 0 (or from the profile's address_base).",
+    )
     type: RegisterType = Field(RegisterType.U16, description="How the value lies in registers.")
     word_order: str | None = Field(
         None,
-        description="Order in which the value's bytes arrive; A is the most significant. ABCD, CDAB, BADC, DCBA "
-        "for 32 bits, any order of ABCDEFGH for 64. Default: the profile's.",
+        description="Order in which the value's bytes arrive; A is the most significant. AB or BA for 16 bits (and for "
+        "each register of a string), ABCD, CDAB, BADC, DCBA for 32, any order of ABCDEFGH for 64. Default: the profile's.",
     )
-    bit: int | None = Field(None, ge=0, le=15, description="Take this bit of a 16-bit register, 0 the lowest.")
-    bits: int = Field(1, ge=1, le=16, description="Width of the bit field that starts at `bit`.")
+    bit: int | None = Field(
+        None, ge=0, le=63, description="Take this bit of the integer, 0 the lowest once its registers are in order."
+    )
+    bits: int = Field(1, ge=1, le=64, description="Width of the bit field that starts at `bit`.")
     length: int | None = Field(None, ge=1, le=125, description="Registers of a string.")
     scale: float = Field(1.0, description="Value = raw × scale + offset; not 0.")
     offset: float = Field(0.0, description="Added after scaling, in the point's unit.")
     not_available: tuple[int, ...] = Field((), description="Raw values that mean: no value.")
+    wrap: int | None = Field(
+        None,
+        ge=2,
+        description="Of a counter: raw values count from 0 to wrap − 1 and begin again; the value is then the running "
+        "total. 65536 for a full 16-bit register.",
+    )
+    max_step: int | None = Field(
+        None,
+        ge=1,
+        description="Of a counter that wraps: the largest plausible raw increase between two readings; more is a "
+        "counter that was reset. Default: wrap / 4.",
+    )
 
     @property
     def registers(self) -> int:
         """Registers (or coils) that the point takes."""
         return self.length or self.type.registers
+
+    @property
+    def largest_step(self) -> int:
+        """The largest plausible raw increase of a counter that wraps; 0 where it does not."""
+        return (self.max_step or max(self.wrap // 4, 1)) if self.wrap else 0
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -63,7 +101,7 @@ class ModbusPoint(Model):
         return self
 
     def _problems(self) -> Iterator[Problem]:
-        is_bit_table = self.table in ("coil", "discrete")
+        is_bit_table = self.table in BIT_TABLES
         if (self.type is RegisterType.STRING) != (self.length is not None):
             yield Problem(("length",), "a length where type is string, and only there", str(self.length or "nothing"))
         if self.address + self.registers > 65536:
@@ -74,13 +112,25 @@ class ModbusPoint(Model):
             yield Problem(("bit",), "the bit's number, for a bool in a register", "nothing")
         if self.bit is None and self.bits != 1:
             yield Problem(("bit",), "the lowest bit of the field", "nothing")
-        if self.bit is not None and (self.type.registers != 1 or self.bit + self.bits > 16):
-            yield Problem(("bit",), "a field within one 16-bit register", f"{self.bit} + {self.bits} of {self.type}")
-        if self.word_order is not None and not word_order_fits(self.word_order, self.type):
-            width = self.type.registers * 2
+        yield from self._bit_problems(is_bit_table)
+        if self.word_order is not None and is_bit_table:
+            yield Problem(("word_order",), f"none, in table {self.table}", repr(self.word_order))
+        elif self.word_order is not None and not word_order_fits(self.word_order, self.type):
+            width = bytes_in_order(self.type)
             yield Problem(("word_order",), f"an order of the {width} bytes of {self.type}", repr(self.word_order))
         if self.scale == 0:
             yield Problem(("scale",), "a number other than 0", "0")
+
+    def _bit_problems(self, is_bit_table: bool) -> Iterator[Problem]:
+        if self.bit is None:
+            return
+        width = self.type.registers * 16
+        if is_bit_table:
+            yield Problem(("bit",), f"no bit, in table {self.table}", str(self.bit))
+        elif not self.type.is_integer and self.type is not RegisterType.BOOL:
+            yield Problem(("bit",), "an integer type or bool, to take bits of", self.type.value)
+        elif self.bit + self.bits > width:
+            yield Problem(("bit",), f"a field within the {width} bits of {self.type}", f"{self.bit} + {self.bits}")
 
 
 class MqttPoint(Model):
@@ -104,7 +154,30 @@ class ModbusDefaults(Model):
     max_registers: int = Field(125, ge=1, le=125, description="Most registers in one request.")
     max_coils: int = Field(2000, ge=1, le=2000, description="Most coils or discrete inputs in one request.")
     max_gap: int = Field(16, ge=0, le=124, description="Unneeded registers read rather than making another request.")
-    illegal: tuple[tuple[int, int], ...] = Field((), description="Address ranges [first, last] never to be touched.")
+    max_per_table: dict[Table, int] = Field(
+        default_factory=dict, description="Most registers or coils in one request of a table, where tables differ."
+    )
+    illegal: tuple[tuple[int, int], ...] = Field(
+        (), description="Address ranges [first, last] never to be touched, in every table."
+    )
+    illegal_by_table: dict[Table, tuple[tuple[int, int], ...]] = Field(
+        default_factory=dict, description="Address ranges [first, last] never to be touched, of one table."
+    )
+    address_base: Literal[0, 1] = Field(
+        0, description="What this profile's addresses are counted from; 1: its address 1 is sent as 0."
+    )
+    pause_after_connect_s: float = Field(0.0, ge=0, description="Seconds of rest once connected: the device is deaf.")
+    pause_between_requests_s: float = Field(0.0, ge=0, description="Seconds from an answer to the next request.")
+    one_request_per_point: bool = Field(False, description="Points are never read together.")
+    close_after_cycle: bool = Field(False, description="The connection is closed after each cycle.")
+
+    def most(self, table: Table) -> int:
+        """Most registers or coils in one request of a table."""
+        return self.max_per_table.get(table, self.max_coils if table in BIT_TABLES else self.max_registers)
+
+    def illegal_in(self, table: Table) -> tuple[tuple[int, int], ...]:
+        """Address ranges [first, last] of a table never to be touched, counted as the profile counts."""
+        return (*self.illegal, *self.illegal_by_table.get(table, ()))
 
 
 class MqttDefaults(Model):
@@ -120,9 +193,14 @@ class MqttDefaults(Model):
     )
 
 
+def bytes_in_order(kind: RegisterType) -> int:
+    """Bytes that a type's word order names; those of one register for strings."""
+    return max(kind.registers, 1) * 2
+
+
 def word_order_fits(order: str, kind: RegisterType) -> bool:
-    """Whether `order` names each byte of a value of this type once."""
-    return sorted(order) == list("ABCDEFGH"[: kind.registers * 2])
+    """Whether `order` names each byte of a value of this type (of each register of a string) once."""
+    return sorted(order) == list("ABCDEFGH"[: bytes_in_order(kind)])
 
 
 def stretch_word_order(order: str, width: int) -> str:

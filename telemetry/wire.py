@@ -12,6 +12,8 @@ Headers of every record (all UTF-8 text):
 
 The value of `samples` has columns signal (dictionary<int32, utf8>), time (timestamp[us, UTC]), value (float64),
 quality (uint8). Any reader of Arrow can take it; extra columns of a later 1.x are ignored.
+
+Samples are written here with numpy alone and read by telemetry.arrow_read, which needs pyarrow: an edge only writes.
 """
 
 from __future__ import annotations
@@ -25,19 +27,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import orjson
-import pyarrow as pa
 
 from telemetry import plain
-from telemetry.batch import SampleBatch, concatenate
+from telemetry.arrow_stream import write_stream
+from telemetry.batch import SampleBatch
 from telemetry.errors import RecordError
 from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
+from telemetry.name_block import NameBlock, name_block
 from telemetry.names import NAME_PATTERN
 from telemetry.packed import pack, unpack
 
 SCHEMA_MAJOR: Final = 1
 SCHEMA_VERSION: Final = "1.0"
-MAX_ROWS: Final = 1_000_000
-"""Of one record of samples; what a record may hold (telemetry.log.protocol.MAX_RECORD_BYTES) is far less."""
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}")
 _KINDS: Final = frozenset(kind.value for kind in Kind)
@@ -52,15 +53,6 @@ _HEADERS: Final = {
     "count": _COUNT,
     "crc": (re.compile(r"[0-9a-f]{8}"), "8 hex digits"),
 }
-
-_ARROW_SCHEMA: Final = pa.schema(
-    [
-        ("signal", pa.dictionary(pa.int32(), pa.utf8())),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("value", pa.float64()),
-        ("quality", pa.uint8()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,92 +122,23 @@ def check_crc(envelope: Envelope, value: bytes) -> None:
         raise RecordError("crc", f"expected {envelope.crc:08x}, found {found:08x}")
 
 
-def encode_samples(batch: SampleBatch) -> Encoded:
-    """The record of a sample batch."""
-    signal = pa.DictionaryArray.from_arrays(pa.array(batch.signal), pa.array(batch.names, pa.utf8()))
-    table = pa.record_batch(
-        [
-            signal,
-            pa.array(batch.time_us).cast(pa.timestamp("us", tz="UTC")),
-            pa.array(batch.value),
-            pa.array(batch.quality),
-        ],
-        schema=_ARROW_SCHEMA,
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _ARROW_SCHEMA) as writer:
-        writer.write_batch(table)
-    return _encoded(Kind.SAMPLES, len(batch), sink.getvalue().to_pybytes())
+def encode_columns(
+    blocks: Sequence[NameBlock],
+    signal: npt.NDArray[np.int32],
+    time_us: npt.NDArray[np.int64],
+    value: npt.NDArray[np.float64],
+    quality: npt.NDArray[np.uint8],
+) -> Encoded:
+    """The record of some samples: columns (n,), `signal` an index into the blocks' names end to end.
 
-
-def decode_samples(value: bytes) -> SampleBatch:
-    """The sample batch of a record; NULL values become NaN. Raises RecordError `arrow` or `columns`, whatever the bytes.
-
-    Names are not checked: a row whose signal is no equipment/point is for the reader to set aside.
+    Raises ValueError as telemetry.arrow_stream.write_stream does.
     """
-    try:
-        with pa.ipc.open_stream(value) as reader:
-            batches: list[SampleBatch] = []
-            left = MAX_ROWS
-            for table in reader:
-                left -= table.num_rows
-                if left < 0:
-                    raise RecordError("arrow", f"expected at most {MAX_ROWS} rows")
-                batches.append(_batch(table))
-    except RecordError:
-        raise
-    except (pa.ArrowException, ValueError, TypeError, LookupError, OSError, MemoryError, OverflowError) as error:
-        raise RecordError("arrow", f"{type(error).__name__}: {error}"[:500]) from error
-    return concatenate(batches)
+    return _encoded(Kind.SAMPLES, len(signal), write_stream(blocks, signal, time_us, value, quality))
 
 
-def _batch(table: pa.RecordBatch) -> SampleBatch:
-    names = table.schema.names
-    if any(names.count(name) != 1 for name in _ARROW_SCHEMA.names):
-        raise RecordError("columns", f"expected signal, time, value, quality once each, found {names}"[:500])
-    signal, time, value, quality = (table.column(name) for name in _ARROW_SCHEMA.names)
-    for name, column, fits in (
-        ("signal", signal, _is_text(signal.type)),
-        ("time", time, pa.types.is_timestamp(time.type) and time.type.tz is not None),
-        ("value", value, pa.types.is_floating(value.type) or pa.types.is_integer(value.type)),
-        ("quality", quality, pa.types.is_integer(quality.type)),
-    ):
-        if not fits:
-            raise RecordError(
-                "columns", f"{name}: expected {_ARROW_SCHEMA.field(name).type}, found {column.type}"[:500]
-            )
-        column.validate(full=True)  # Arrow believes a stream's offsets and indices unless told otherwise
-        if name != "value" and column.null_count:
-            raise RecordError("columns", f"{name}: may not be null")
-    table_names, index = _dictionary(signal)
-    return SampleBatch(
-        table_names,
-        index,
-        time.cast(_ARROW_SCHEMA.field("time").type).cast(pa.int64()).to_numpy(zero_copy_only=False),
-        value.cast(pa.float64()).to_numpy(zero_copy_only=False),
-        quality.cast(pa.uint8()).to_numpy(zero_copy_only=False),
-    )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _dictionary(signal: pa.Array) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-    """(names, each once; (n,) int32 indices into them)."""
-    if not pa.types.is_dictionary(signal.type):
-        signal = signal.dictionary_encode()
-    if signal.dictionary.null_count:
-        raise RecordError("columns", "signal: its dictionary may not contain null")
-    names: list[str] = signal.dictionary.to_pylist()
-    index: npt.NDArray[np.int32] = signal.indices.cast(pa.int32()).to_numpy(zero_copy_only=False)
-    if len(set(names)) == len(names):
-        return tuple(names), index
-    once: dict[str, int] = {}
-    table = np.array([once.setdefault(name, len(once)) for name in names], np.int32)
-    return tuple(once), table[index]
+def encode_samples(batch: SampleBatch) -> Encoded:
+    """The record of a sample batch. Makes its names' block anew: who has it at hand calls `encode_columns`."""
+    return encode_columns([name_block(batch.names)], batch.signal, batch.time_us, batch.value, batch.quality)
 
 
 def encode_events(events: Sequence[Event]) -> Encoded:

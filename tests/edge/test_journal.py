@@ -13,9 +13,10 @@ import pytest
 from edge.driver import Reading
 from edge.journal import LINGER_S, Journal
 from edge.spool import Spool
+from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch
 from telemetry.messages import Event, Heartbeat, Kind
-from telemetry.wire import decode_events, decode_samples, encode_heartbeat
+from telemetry.wire import decode_events, encode_heartbeat
 from tests.edge.build import NOW_US, batch_of
 from tests.fixtures.waiting import until
 

@@ -21,6 +21,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from edge.service import run, spool_path
+from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.errors import ConfigError, StateLocked
 from telemetry.ledger import HOUR_US, row_hashes
@@ -35,7 +36,6 @@ from telemetry.wire import (
     decode_heartbeat,
     decode_ledger,
     decode_registry,
-    decode_samples,
     read_envelope,
 )
 from tests.edge.build import TEXT, make_profile, write_plant

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge.spool import Spool
+from telemetry.arrow_read import decode_samples
 from telemetry.messages import Kind
-from telemetry.wire import decode_ledger, decode_samples
+from telemetry.wire import decode_ledger
 
 CHILD = """
 import sys

@@ -10,12 +10,12 @@ import pytest
 from ingest.audit import audit
 from ingest.deadletters import list_dead_letters, replay_dead_letters
 from telemetry import wire
+from telemetry.arrow_read import decode_samples
 from telemetry.batch import from_rows
 from telemetry.clock import iso
 from telemetry.log.protocol import TELEMETRY, OutRecord
 from telemetry.messages import Kind, Registry
 from telemetry.settings import Settings
-from telemetry.wire import decode_samples
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing, until_stored

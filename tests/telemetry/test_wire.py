@@ -17,11 +17,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from telemetry import wire
+from telemetry import arrow_read, wire
+from telemetry.arrow_read import decode_samples
 from telemetry.batch import EMPTY, SampleBatch, from_rows
 from telemetry.errors import RecordError
 from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
-from telemetry.wire import Identity, check_crc, decode_samples, encode_samples, headers, read_envelope
+from telemetry.wire import Identity, check_crc, encode_samples, headers, read_envelope
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 BATCH = from_rows(
@@ -210,7 +211,7 @@ def test_a_dictionary_whose_offsets_run_backwards_is_refused() -> None:
 
 
 def test_more_rows_than_a_record_can_hold_are_refused() -> None:
-    rows = wire.MAX_ROWS + 1
+    rows = arrow_read.MAX_ROWS + 1
     batch = pa.record_batch(
         {
             "signal": pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array(["a/x"])),
