@@ -13,7 +13,7 @@ Sources: MODBUS Messaging on TCP/IP 1.0b (MBAP), MODBUS over Serial Line 1.02 (R
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pymodbus.framer import FramerRTU
 from pymodbus.pdu import ModbusPDU
@@ -37,8 +37,7 @@ class Unreadable(Exception):
     """Bytes that are no Modbus. The text says what was expected and what was found."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer as it came."""
 
     unit: int

@@ -1,19 +1,21 @@
-"""Which requests read a device's points: made once from the profile, without I/O.
+"""Which requests read a device's points: made from the profile and from what was learned of the device, without I/O.
 
 Invariants: every point lies wholly in exactly one request; no request is longer than the device takes, touches an
-illegal address or reads more than `max_gap` unneeded registers in a row; and no plan with fewer requests exists.
+illegal address, reads across a break or reads more than `max_gap` unneeded registers in a row; and no plan with fewer
+requests exists. Addresses are those of the request, counted from 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from telemetry.plant import Endpoint, Equipment
+from telemetry.plant import Equipment
 from telemetry.profile import ModbusDefaults, ModbusPoint
 
 Table = Literal["coil", "discrete", "input", "holding"]
+Ranges = tuple[tuple[int, int], ...]
 TABLES: tuple[Table, ...] = ("coil", "discrete", "input", "holding")
 BIT_TABLES: frozenset[str] = frozenset({"coil", "discrete"})
 
@@ -25,8 +27,23 @@ class Limits:
     max_registers: int = 125
     max_coils: int = 2000
     max_gap: int = 16
-    illegal: tuple[tuple[int, int], ...] = ()
+    illegal: Ranges = ()
     """Address ranges [first, last] never to be touched, in every table."""
+    illegal_by_table: Mapping[str, Ranges] = field(default_factory=dict)
+    max_per_table: Mapping[str, int] = field(default_factory=dict)
+    one_request_per_point: bool = False
+    breaks: frozenset[tuple[str, int]] = frozenset()
+    """(table, address) that no request may cross: it may begin there, or end before."""
+
+    def longest(self, table: str) -> int:
+        """Most registers or bits in one request of a table."""
+        if self.one_request_per_point:
+            return 1
+        return self.max_per_table.get(table, self.max_coils if table in BIT_TABLES else self.max_registers)
+
+    def walls(self, table: str) -> Ranges:
+        """Address ranges of a table that no request may touch."""
+        return (*self.illegal, *self.illegal_by_table.get(table, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +61,31 @@ class Request:
         return (self.count + 7) // 8 if self.table in BIT_TABLES else self.count * 2
 
 
-def limits_of(defaults: ModbusDefaults, endpoint: Endpoint) -> Limits:
-    """The profile's limits, tightened by the endpoint's."""
-    registers = min(defaults.max_registers, endpoint.max_registers or defaults.max_registers)
-    return Limits(registers, defaults.max_coils, defaults.max_gap, defaults.illegal)
+def limits_of(quirks: ModbusDefaults) -> Limits:
+    """What a device behind its endpoint takes (telemetry.plant.Endpoint.quirks), in addresses of the request."""
+    base = quirks.address_base
+    return Limits(
+        quirks.max_registers,
+        quirks.max_coils,
+        quirks.max_gap,
+        _shifted(quirks.illegal, base),
+        {table: _shifted(ranges, base) for table, ranges in quirks.illegal_by_table.items()},
+        quirks.max_per_table,
+        quirks.one_request_per_point,
+    )
 
 
-def poll_groups(equipment: Equipment) -> dict[float, dict[str, ModbusPoint]]:
-    """Points that are read together, by the seconds between their polls."""
+def _shifted(ranges: Ranges, base: int) -> Ranges:
+    return tuple((first - base, last - base) for first, last in ranges)
+
+
+def poll_groups(equipment: Equipment, *, base: int = 0) -> dict[float, dict[str, ModbusPoint]]:
+    """Points that are read together, by the seconds between their polls; `base` is taken off their addresses."""
     groups: dict[float, dict[str, ModbusPoint]] = {}
     for name, point in equipment.profile.points.items():
         if point.modbus is not None:
-            groups.setdefault(point.poll_s or equipment.poll_s, {})[name] = point.modbus
+            at = point.modbus if not base else point.modbus.model_copy(update={"address": point.modbus.address - base})
+            groups.setdefault(point.poll_s or equipment.poll_s, {})[name] = at
     return groups
 
 
@@ -64,8 +94,7 @@ def plan(points: Mapping[str, ModbusPoint], limits: Limits) -> tuple[Request, ..
     requests: list[Request] = []
     for table in TABLES:
         spans = [(p.address, p.address + p.registers, name) for name, p in points.items() if p.table == table]
-        longest = limits.max_coils if table in BIT_TABLES else limits.max_registers
-        requests += _cover(table, sorted(spans), longest, limits)
+        requests += _cover(table, sorted(spans), limits)
     return tuple(requests)
 
 
@@ -81,20 +110,24 @@ def plan(points: Mapping[str, ModbusPoint], limits: Limits) -> tuple[Request, ..
 # Why it is the fewest: the point with the lowest address must be in some request; no request that holds it can hold a
 # point that this one leaves, for it would have to reach further right or jump a wider gap. And what is taken here can
 # be taken out of any other request without making a gap there: whatever starts before it and was left, spans it.
-def _cover(table: Table, spans: Sequence[tuple[int, int, str]], longest: int, limits: Limits) -> list[Request]:
+def _cover(table: Table, spans: Sequence[tuple[int, int, str]], limits: Limits) -> list[Request]:
+    walls = limits.walls(table)
+    breaks = sorted(address for of, address in limits.breaks if of == table)
     requests = []
     left = list(spans)
     while left:
         start, end, name = left[0]
-        reach = min([start + longest, *(first for first, last in limits.illegal if last >= start)])
+        longest = max(limits.longest(table), end - start if limits.one_request_per_point else 0)
+        reach = min([start + longest, *(first for first, last in walls if last >= start)])
         if end > reach:
             raise ValueError(
                 f"{name}: expected {table} {start}…{end - 1} within {longest} and clear of illegal addresses "
-                f"{[list(r) for r in limits.illegal]}"
+                f"{[list(r) for r in walls]}"
             )
+        reach = min([reach, *(address for address in breaks if address >= end)])
         taken, rest = [name], []
         for first, last, other in left[1:]:
-            if last <= reach and first <= end + limits.max_gap:
+            if last <= reach and first <= end + limits.max_gap and not limits.one_request_per_point:
                 taken.append(other)
                 end = max(end, last)
             else:

@@ -1,0 +1,458 @@
+"""One connection to a Modbus endpoint and the queue before it: requests leave in turn, each answer finds its request.
+
+Callbacks, not tasks: at a thousand devices a second a task and a future for each request cost more than reading them.
+
+Invariants
+- An answer is used only if its unit, function, length, and transaction where there is one, are those of a request that
+  waits for it; after anything unreadable on a network the connection is closed, so that no late byte can be taken for a
+  later answer. Without transactions (RTU) a unit that did not answer is not asked again before its answer could no
+  longer come, and what comes in the meantime is discarded.
+- At most one request has the turn. One that keeps it longer than `patience_s` loses the turn, not its claim to an answer
+  (at most OVERDUE of these); its time-out runs from when it is the oldest on the connection, because a gateway may be
+  busy with the one before.
+- Every request is answered or failed exactly once, unless whoever asked has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from edge import metrics
+from edge.frames import EXCEPTION, Answer, Framing, Query, Unreadable
+from edge.reach import Reach
+from telemetry.clock import Clock
+from telemetry.quality import BAD_COMMS, BAD_CONFIG, BAD_DEVICE
+
+RECONNECT_S: Final = 0.5
+RECONNECT_MAX_S: Final = 10.0
+SILENT_IN_A_ROW: Final = 3
+"""After so many time-outs in a row with no answer between, over all units, the connection itself is doubted."""
+OVERDUE: Final = 4
+"""Most requests that wait for an answer at once."""
+REMEMBERED: Final = 64
+"""Transactions that timed out and whose late answers are still known for what they are."""
+RESPITE_S: Final = 0.002
+"""Timers may come this much early."""
+
+# Modbus Application Protocol 1.1b3, section 7: exception code → (its meaning, quality of the points asked for).
+EXCEPTIONS: Final[dict[int, tuple[str, int]]] = {
+    1: ("illegal function", BAD_CONFIG),
+    2: ("illegal data address", BAD_CONFIG),
+    3: ("illegal data value", BAD_CONFIG),
+    4: ("server device failure", BAD_DEVICE),
+    5: ("acknowledge", BAD_DEVICE),
+    6: ("server device busy", BAD_DEVICE),
+    8: ("memory parity error", BAD_DEVICE),
+    10: ("gateway path unavailable", BAD_COMMS),
+    11: ("gateway target failed to respond", BAD_COMMS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request without usable data."""
+
+    outcome: str
+    """A fixed word, for metrics."""
+    why: str
+    quality: int = BAD_COMMS
+    answered: bool = False
+    """The device itself answered, with an exception."""
+    exception: int = 0
+    """The exception's code."""
+
+
+class Asker(Protocol):
+    """Who asks: told exactly once of each request."""
+
+    def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
+        """The data of the answer, and when it came."""
+        ...
+
+    def failed(self, failure: Failure, time_us: int) -> None:
+        """There is no data."""
+        ...
+
+    def overdue(self) -> None:
+        """The answer takes so long that others go first; it is still waited for."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    asker: Asker
+    query: Query
+    timeout_s: float
+    sent_s: float
+    transaction: int
+
+
+class _Wire(asyncio.Protocol):
+    """One connection of a lane. What comes of one that was given up is nobody's."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane: Lane | None = lane
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._lane is not None:
+            self._lane.received(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        lane = self.let_go()
+        if lane is not None:
+            lane.lost(error)
+
+    def let_go(self) -> Lane | None:
+        """The lane hears no more of it."""
+        lane, self._lane = self._lane, None
+        return lane
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A connection that is opened when something is asked, and again when it is lost."""
+
+    reach: Reach
+    framing: Framing
+    clock: Clock
+    pause_s: float = 0.0
+    """Rest between an answer and the next request."""
+    settle_s: float = 0.0
+    """Rest after connecting."""
+    patience_s: Callable[[], float | None] = lambda: None
+    """How long a request may keep the turn; None: as long as its time-out."""
+    connected: int = 0
+    """Connections made so far."""
+    _queue: deque[tuple[Asker, Query, float]] = field(default_factory=deque)
+    _sent: dict[int, _Sent] = field(default_factory=dict)
+    _turn: _Sent | None = None
+    _turn_until_s: float = 0.0
+    _oldest_s: float = 0.0
+    _transaction: int = 0
+    _expired: dict[int, None] = field(default_factory=dict)
+    _held: dict[int, float] = field(default_factory=dict)
+    _buffer: bytes = b""
+    _transport: asyncio.Transport | None = None
+    _wire: _Wire | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _place: int = 0
+    _retry_s: float = 0.0
+    _wait_s: float = 0.0
+    _why: str = ""
+    _silent: int = 0
+    _free_s: float = 0.0
+    _timer: asyncio.TimerHandle | None = None
+    _timer_s: float = 0.0
+    _loop: asyncio.AbstractEventLoop | None = None
+    _closed: bool = False
+
+    # ---- for those who ask
+
+    def ask(self, asker: Asker, query: Query, timeout_s: float) -> None:
+        """Puts a request into the queue. May tell of its failure before it returns, where there is no connection."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        if self._transport is None and self._connecting is None and self._loop.time() < self._retry_s:
+            metrics.requests["refused"] += 1
+            asker.failed(Failure("refused", f"not connected: {self._why}"), self.clock.now_us())
+            return
+        self._queue.append((asker, query, timeout_s))
+        if self._turn is None:
+            self._next()
+
+    def leave(self, asker: Asker) -> None:
+        """Forgets what `asker` asked; it is told nothing more."""
+        self._queue = deque(entry for entry in self._queue if entry[0] is not asker)
+        for sent in self._sent.values():
+            if sent.asker is asker:
+                sent.asker = _GONE
+
+    def rest(self) -> None:
+        """Closes the connection if nobody waits for an answer; the next request opens it again."""
+        if not self._sent and not self._queue:
+            self._hang_up()
+
+    def close(self) -> None:
+        """Closes for good. Whoever waits is told nothing more."""
+        self._closed = True
+        self._queue.clear()
+        self._sent.clear()
+        self._turn = None
+        for handle in (self._timer, self._connecting):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._connecting = None
+        self._hang_up()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked or waited for."""
+        return not self._sent and not self._queue
+
+    # ---- sending
+
+    def _next(self) -> None:
+        """Sends the next request, if one waits and it may go."""
+        if self._turn is not None or not self._queue or self._closed:
+            return
+        if self._transport is None:
+            if self._connecting is None:
+                self._connecting = asyncio.ensure_future(self._connect(self._queue[0][2]))
+            return
+        assert self._loop is not None  # noqa: S101
+        now_s = self._loop.time()
+        if now_s + RESPITE_S / 2 < self._free_s:
+            self._arm(self._free_s)
+            return
+        if len(self._sent) >= OVERDUE:
+            return
+        if self._held and not self._first_free(now_s):
+            return
+        asker, query, timeout_s = self._queue.popleft()
+        self._transaction = self._transaction % 0xFFFF + 1
+        transaction = self._transaction if self.framing.transactions else 0
+        sent = _Sent(asker, query, timeout_s, now_s, transaction)
+        if not self._sent:
+            self._oldest_s = now_s
+        self._sent[transaction] = self._turn = sent
+        patience_s = self.patience_s()
+        self._turn_until_s = now_s + (timeout_s if patience_s is None else min(patience_s, timeout_s))
+        if not self.framing.transactions:
+            self._buffer = b""
+        self._transport.write(self.framing.request(query, transaction))
+        self._arm(self._turn_until_s)
+
+    def _first_free(self, now_s: float) -> bool:
+        """Moves the first request of a unit that may be asked now to the front. False: none may, until the timer."""
+        self._held = {unit: until for unit, until in self._held.items() if until > now_s}
+        for at, (_, query, _) in enumerate(self._queue):
+            if query.unit not in self._held:
+                entry = self._queue[at]
+                del self._queue[at]
+                self._queue.appendleft(entry)
+                return True
+        self._arm(min(self._held.values()))
+        return False
+
+    # ---- receiving
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self._buffer:
+            data = self._buffer + data
+        try:
+            answers, self._buffer = self.framing.cut(data)
+        except Unreadable as error:
+            self._spoil(Failure("unusable", str(error)))
+            return
+        if not self._sent and not self.framing.transactions:
+            self._buffer = b""
+            return
+        for answer in answers:
+            if self._transport is not None:
+                self._take(answer)
+
+    def _take(self, answer: Answer) -> None:
+        """Gives an answer to whoever asked."""
+        sent = self._sent.get(answer.transaction)
+        if sent is None:
+            if answer.transaction not in self._expired:
+                self._spoil(Failure("transaction", f"answer to transaction {answer.transaction}, not to this one"))
+            return
+        query = sent.query
+        if answer.unit != query.unit:
+            if self.framing.transactions:  # without, it is the late answer of another unit: not to be used, no harm
+                self._spoil(Failure("unit", f"answer of unit {answer.unit}, expected {query.unit}"))
+            return
+        payload = answer.body
+        if answer.function == query.function and len(payload) == query.payload_bytes + 1 == payload[0] + 1:
+            took_s = self._done(sent)
+            metrics.requests["ok"] += 1
+            sent.asker.answered(payload[1:], self.clock.now_us(), took_s)
+            self._next()
+        elif answer.function == query.function | EXCEPTION and payload:
+            meaning, quality = EXCEPTIONS.get(payload[0], ("unknown exception", BAD_DEVICE))
+            # A gateway that reports its unit silent is no answer of the unit, but the connection is sound.
+            why = f"exception {payload[0]}, {meaning}"
+            self._done(sent)
+            self._fail(sent, Failure("exception", why, quality, quality != BAD_COMMS, payload[0]))
+            self._next()
+        elif answer.function != query.function:
+            why = f"answer of function {answer.function}, expected {query.function}"
+            self._spoil(Failure("function", why))
+        else:
+            why = f"answer with {max(len(payload) - 1, 0)} bytes of data, expected {query.payload_bytes}"
+            self._spoil(Failure("length", why))
+
+    def _done(self, sent: _Sent) -> float:
+        """A request is over. Returns the seconds that its answer took."""
+        assert self._loop is not None  # noqa: S101
+        now_s = self._loop.time()
+        took_s = now_s - max(self._oldest_s, sent.sent_s)
+        self._silent = 0
+        self._forget(sent, now_s)
+        return took_s
+
+    def _forget(self, sent: _Sent, now_s: float) -> None:
+        if next(iter(self._sent.values())) is sent:
+            self._oldest_s = now_s  # of the one that is the oldest from now on, if there is one
+        del self._sent[sent.transaction]
+        self._free_s = now_s + self.pause_s
+        if self._turn is sent:
+            self._turn = None
+
+    # ---- when it goes wrong
+
+    def _fail(self, sent: _Sent, failure: Failure) -> None:
+        metrics.requests[failure.outcome] += 1
+        sent.asker.failed(failure, self.clock.now_us())
+
+    def _spoil(self, failure: Failure) -> None:
+        """What came cannot be trusted, nor what may follow: the connection is closed, a serial line is discarded."""
+        self._buffer = b""
+        if self.reach.on_wire_s(1):
+            turn = self._turn
+            if turn is not None:
+                assert self._loop is not None  # noqa: S101
+                self._forget(turn, self._loop.time())
+                self._fail(turn, failure)
+            self._next()
+        else:
+            self._hang_up()
+            self._fail_sent(failure)
+
+    def _fail_sent(self, failure: Failure) -> None:
+        """Everything that waits for an answer fails; whatever else is queued may go on another connection."""
+        sent, self._sent, self._turn = self._sent, {}, None
+        for one in sent.values():
+            self._fail(one, failure)
+        self._next()
+
+    def _tick(self) -> None:
+        """The timer: a turn is over, a time-out has passed, or a rest is over."""
+        self._timer = None
+        assert self._loop is not None  # noqa: S101
+        now_s = self._loop.time() + RESPITE_S / 2
+        oldest = next(iter(self._sent.values()), None)
+        if oldest is not None and now_s >= self._oldest_s + oldest.timeout_s:
+            self._time_out(oldest, now_s)
+        turn = self._turn
+        if turn is not None and now_s >= self._turn_until_s and self.framing.transactions:
+            if len(self._sent) < OVERDUE:
+                self._turn = None
+                turn.asker.overdue()
+        self._next()
+        self._arm_again()
+
+    def _arm_again(self) -> None:
+        oldest = next(iter(self._sent.values()), None)
+        if oldest is not None:
+            self._arm(self._oldest_s + oldest.timeout_s)
+        if self._turn is not None and self.framing.transactions and len(self._sent) < OVERDUE:
+            self._arm(self._turn_until_s)
+
+    def _time_out(self, sent: _Sent, now_s: float) -> None:
+        received, self._silent = self._buffer, self._silent + 1
+        self._forget(sent, now_s)
+        self._expired[sent.transaction] = None
+        if len(self._expired) > REMEMBERED:
+            del self._expired[next(iter(self._expired))]
+        if received:
+            failure = Failure("unusable", f"unusable answer: {len(received)} bytes, {received[:16].hex(' ')}…")
+        else:
+            failure = Failure("timeout", f"no answer within {sent.timeout_s:g} s")
+        if self.reach.on_wire_s(1):
+            self._buffer = b""
+            self._held[sent.query.unit] = now_s + sent.timeout_s
+        elif received or self._silent >= SILENT_IN_A_ROW or not self.framing.transactions:
+            self._silent = 0
+            self._hang_up()
+            self._place += self.reach.places > 1
+            self._fail(sent, failure)
+            self._fail_sent(Failure("reset", "connection given up after time-outs"))
+            return
+        self._fail(sent, failure)
+
+    def _arm(self, at_s: float) -> None:
+        """The timer comes at `at_s` or earlier. It is not taken back when an answer comes: it finds out."""
+        if self._timer is not None:
+            if self._timer_s <= at_s:
+                return
+            self._timer.cancel()
+        assert self._loop is not None  # noqa: S101
+        self._timer, self._timer_s = self._loop.call_at(at_s + RESPITE_S / 2, self._tick), at_s
+
+    # ---- the connection
+
+    async def _connect(self, timeout_s: float) -> None:
+        """Tries each place once, beginning with the one that is meant, within `timeout_s` each."""
+        assert self._loop is not None  # noqa: S101
+        failures = []
+        for step in range(self.reach.places):
+            place = (self._place + step) % self.reach.places
+            wire = _Wire(self)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    transport = await self.reach.open(place, lambda wire=wire: wire)  # type: ignore[misc]
+            except TimeoutError:
+                failures.append(f"{self.reach.name(place)} did not answer within {timeout_s:g} s")
+            except OSError as error:
+                failures.append(f"{self.reach.name(place)}: {error.strerror or error}")
+            else:
+                self._connecting, self._wire = None, wire
+                self._up(transport)
+                return
+            wire.let_go()
+        self._connecting, self._place = None, 0
+        self._wait_s = min(self._wait_s * 2 or RECONNECT_S, RECONNECT_MAX_S)
+        self._retry_s, self._why = self._loop.time() + self._wait_s, "; ".join(failures)
+        waiting, self._queue = self._queue, deque()
+        for asker, _, _ in waiting:
+            metrics.requests["refused"] += 1
+            asker.failed(Failure("refused", f"not connected: {self._why}"), self.clock.now_us())
+
+    def _up(self, transport: asyncio.Transport) -> None:
+        assert self._loop is not None  # noqa: S101
+        self._transport, self._place = transport, 0
+        self.connected += 1
+        self._wait_s = self._retry_s = 0.0
+        self._why, self._buffer, self._silent = "", b"", 0
+        self._expired.clear()
+        if self.settle_s:
+            self._free_s = self._loop.time() + self.settle_s
+        self._next()
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is gone. Requests in flight fail now, not at their time-out."""
+        self._transport = self._wire = None
+        self._fail_sent(Failure("reset", f"connection lost: {error or 'closed by the device'}"))
+
+    def _hang_up(self) -> None:
+        transport, self._transport = self._transport, None
+        if self._wire is not None:
+            self._wire.let_go()
+            self._wire = None
+        if transport is not None:
+            transport.abort()
+
+
+class _Gone:
+    """Who asked has left."""
+
+    def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
+        """Nobody listens."""
+
+    def failed(self, failure: Failure, time_us: int) -> None:
+        """Nobody listens."""
+
+    def overdue(self) -> None:
+        """Nobody listens."""
+
+
+_GONE: Final = _Gone()

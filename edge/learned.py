@@ -1,0 +1,106 @@
+"""What an edge learned of a device by reading it: where a request must not read across, what it refuses, how long is
+too long. Pure; kept with the readings, so that a restart asks nothing twice.
+
+How a refused request (exception 2 or 3) is taken apart: at its widest gap of unneeded registers if it has one, else
+in the middle; again each time a part is refused. A point that is refused alone is put aside, and what had to be broken
+on the way to it is whole again. A device that does not answer, or only slowly, what is long, and answers what is short,
+gets requests of half the length.
+
+Invariant: `apply` makes limits under which every point still lies in exactly one request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from edge.plan import BIT_TABLES, Limits, Request
+from telemetry.profile import ModbusPoint
+
+SHORTEST: Final = 8
+"""Requests of so many registers are short: they are not the reason why a device is slow."""
+
+
+@dataclass(slots=True)
+class Learned:
+    """Of one device, under one profile. Addresses are those of the request."""
+
+    breaks: set[tuple[str, int]] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    """Points that the device refuses even alone."""
+    longest: int | None = None
+    """Most registers in a request."""
+
+    def __bool__(self) -> bool:
+        return bool(self.breaks or self.refused or self.longest)
+
+    def apply(self, limits: Limits, points: Mapping[str, ModbusPoint]) -> Limits:
+        """The limits, tightened by what was learned."""
+        longest = limits.max_registers
+        if self.longest is not None:
+            needed = max((p.registers for p in points.values() if p.table not in BIT_TABLES), default=1)
+            longest = min(longest, max(self.longest, needed))
+        own = {t: n if t in BIT_TABLES else min(n, longest) for t, n in limits.max_per_table.items()}
+        return replace(limits, max_registers=longest, max_per_table=own, breaks=frozenset(self.breaks))
+
+    def split(self, request: Request, points: Mapping[str, ModbusPoint]) -> bool:
+        """The device refused a request. Whether another plan may do better."""
+        spans = sorted((points[n].address, points[n].address + points[n].registers) for n in request.points)
+        at = _where(spans)
+        if at is not None:
+            self.breaks.add((request.table, at))
+            return True
+        alone = set(request.points) - self.refused
+        self.refused |= alone
+        return bool(alone)
+
+    def mend(self, request: Request, whole: Request) -> None:
+        """What was broken inside `whole` only led to the one point that is refused: it is whole again, but for that."""
+        inside = range(whole.address + 1, whole.address + whole.count)
+        own = {(request.table, request.address), (request.table, request.address + request.count)}
+        self.breaks = {b for b in self.breaks if b[0] != whole.table or b[1] not in inside or b in own} | {
+            b for b in own if b[1] in inside
+        }
+
+    def shorten(self, count: int) -> bool:
+        """A request of so many registers is too long. Whether shorter ones are possible."""
+        if count <= SHORTEST:
+            return False
+        self.longest = max(count // 2, SHORTEST)
+        return True
+
+    def spell(self, fingerprint: str) -> str:
+        """For keeping."""
+        return json.dumps(
+            {
+                "for": fingerprint,
+                "breaks": sorted(self.breaks),
+                "refused": sorted(self.refused),
+                "longest": self.longest,
+            }
+        )
+
+
+def read_learned(text: str | None, fingerprint: str) -> Learned:
+    """What was kept; nothing where it was learned of another profile, or is not to be read."""
+    try:
+        kept: Any = json.loads(text or "{}")
+        if kept.get("for") != fingerprint:
+            return Learned()
+        return Learned({(str(t), int(a)) for t, a in kept["breaks"]}, set(map(str, kept["refused"])), kept["longest"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return Learned()
+
+
+def _where(spans: Sequence[tuple[int, int]]) -> int | None:
+    """The address before which to break: after the widest gap, else in the middle. None: it is one piece."""
+    end = spans[0][1]
+    gaps: list[tuple[int, int, int]] = []
+    middle = (spans[0][0] + max(last for _, last in spans)) / 2
+    for first, last in spans[1:]:
+        if first >= end:
+            gaps.append((first - end, -round(abs(first - middle)), first))
+        end = max(end, last)
+    return max(gaps)[2] if gaps else None

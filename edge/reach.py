@@ -1,0 +1,142 @@
+"""How a Modbus endpoint is reached: TCP, TLS or a serial line, and where else when that fails.
+
+Invariant: `open` tries one place, within the time it is given, and leaves nothing behind when it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pymodbus.transport.serialtransport import create_serial_connection
+
+from telemetry.address import DEFAULT_PORTS, host_and_port
+from telemetry.errors import ConfigError, Fault
+from telemetry.plant import Address, Endpoint, LineSettings
+
+BITS_A_CHARACTER = 11
+"""Start, 8 data, parity or a second stop, stop (MODBUS over Serial Line 1.02, 2.5.1)."""
+FAST_BAUD = 19_200
+FAST_SILENCE_S = 0.001_75
+"""Above FAST_BAUD the silent interval between frames is fixed (2.5.1.1)."""
+
+
+class Reach(Protocol):
+    """One or more places where the endpoint may be found."""
+
+    @property
+    def places(self) -> int:
+        """How many."""
+        ...
+
+    def name(self, place: int) -> str:
+        """What people call it."""
+        ...
+
+    def on_wire_s(self, count: int) -> float:
+        """How long so many bytes take on the line; 0 on a network."""
+        ...
+
+    async def open(self, place: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """A connection. Raises OSError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkReach:
+    """TCP, or TLS where there is a context."""
+
+    hosts: tuple[tuple[str, int], ...]
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+
+    @property
+    def places(self) -> int:
+        """See Reach."""
+        return len(self.hosts)
+
+    def name(self, place: int) -> str:
+        """See Reach."""
+        host, port = self.hosts[place]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def on_wire_s(self, count: int) -> float:
+        """See Reach."""
+        return 0.0
+
+    async def open(self, place: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """See Reach."""
+        host, port = self.hosts[place]
+        name = (self.server_name or host) if self.tls else None
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            protocol, host, port, ssl=self.tls, server_hostname=name
+        )
+        return transport
+
+
+@dataclass(frozen=True, slots=True)
+class SerialReach:
+    """A serial line of this machine."""
+
+    device: str
+    line: LineSettings
+
+    @property
+    def places(self) -> int:
+        """See Reach."""
+        return 1
+
+    def name(self, place: int) -> str:
+        """See Reach."""
+        return f"{self.device} ({self.line})"
+
+    def on_wire_s(self, count: int) -> float:
+        """See Reach."""
+        return count * BITS_A_CHARACTER / self.line.baud
+
+    @property
+    def silence_s(self) -> float:
+        """Rest of the line between two frames: 3.5 characters; the RS-485 drivers turn round in it."""
+        return FAST_SILENCE_S if self.line.baud > FAST_BAUD else self.on_wire_s(7) / 2
+
+    async def open(self, place: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """See Reach."""
+        line = self.line
+        transport, _ = await create_serial_connection(
+            asyncio.get_running_loop(),
+            protocol,
+            self.device,
+            baudrate=line.baud,
+            bytesize=line.data_bits,
+            parity=line.parity,
+            stopbits=line.stop_bits,
+        )
+        return transport
+
+
+def make_reach(address: Address, endpoint: Endpoint, *, file: str) -> Reach:
+    """How an address's endpoint is reached. Raises ConfigError for certificates that cannot be read."""
+    if address.is_serial:
+        return SerialReach(address.device, LineSettings.of(address, endpoint))
+    hosts = [(address.host, address.port)]
+    if endpoint.fallback is not None:
+        hosts.append(host_and_port(endpoint.fallback, port=address.port or DEFAULT_PORTS[address.scheme]))
+    tls = _tls(address, endpoint, file) if address.scheme == "modbus+tls" else None
+    return NetworkReach(tuple(hosts), tls, endpoint.server_name)
+
+
+def _tls(address: Address, endpoint: Endpoint, file: str) -> ssl.SSLContext:
+    """MODBUS/TCP Security 3.6: TLS 1.2 or later; both sides show a certificate."""
+    try:
+        context = ssl.create_default_context(cafile=endpoint.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if endpoint.cert_file is not None:
+            context.load_cert_chain(endpoint.cert_file, endpoint.key_file)
+    except (OSError, ssl.SSLError) as error:
+        found = f"{endpoint.ca_file or 'the system’s'}, {endpoint.cert_file}, {endpoint.key_file}: {error}"
+        expected = "ca_file, cert_file and key_file that can be read and belong together"
+        raise ConfigError([Fault(file, 0, f"endpoints.{address.endpoint}", expected, found)]) from error
+    return context
