@@ -1,7 +1,7 @@
 """Events that come of values: a code point that changes ends the old code's event and begins the new one's; a string
 point that changes is an event of scheme `text`.
 
-Invariant: what was last seen is part of the reading's state, journaled in one transaction with its events, so a restart
+Invariant: what was last seen is part of the state that is journaled in one transaction with its events, so a restart
 neither repeats an event nor leaves one without its end. A bad reading changes nothing.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge.driver import Reading
+from edge.columns import Columns
 from telemetry.messages import TEXT_SCHEME, Event
+from telemetry.name_block import NameBlock
 from telemetry.names import signal_name
 from telemetry.profile import CodePoint, Profile
 from telemetry.quality import MAJOR_MASK
@@ -22,52 +23,77 @@ NONE = ""
 """State of a code point while no code is active."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Changes:
-    """What one equipment's code and string points last said."""
+    """What the code and string points of all equipment last said."""
 
-    equipment: str
-    code_points: Sequence[CodePoint]
-    last: dict[str, str] = field(default_factory=dict)
+    last: dict[str, str]
     """Key of the state → code or text."""
-    _places: dict[int, tuple[tuple[str, ...], list[tuple[int, CodePoint]]]] = field(default_factory=dict)
+    _code_points: dict[str, Sequence[CodePoint]] = field(default_factory=dict)
+    _places: dict[int, tuple[NameBlock, tuple[tuple[int, CodePoint], ...]]] = field(default_factory=dict)
 
-    def events(self, reading: Reading) -> tuple[list[Event], dict[str, str]]:
-        """The events of a reading, and the state that changed with them."""
+    def watch(self, equipment: str, profile: Profile) -> None:
+        """Minds an equipment's code points from now on; string points are minded of any equipment."""
+        self._code_points[equipment] = profile.code_points
+
+    def forget(self, equipment: str) -> None:
+        """The equipment is read no more. Its state stays, for when it comes back."""
+        self._code_points.pop(equipment, None)
+        prefix = f"{equipment}/"
+        gone = [key for key, (block, _) in self._places.items() if any(n.startswith(prefix) for n in block.names[:1])]
+        for key in gone:
+            del self._places[key]
+
+    def of_texts(self, texts: Sequence[tuple[str, str, str, int]]) -> tuple[list[Event], dict[str, str]]:
+        """The events of (equipment, point, text, time_us) rows, and the state that changed with them."""
         events: list[Event] = []
         changed: dict[str, str] = {}
-        for point, text, time_us in reading.texts:
-            if self._moves(f"text/{self.equipment}/{point}", text, changed) is not None:
-                events.append(Event(self.equipment, time_us, TEXT_SCHEME, point, True, {"value": text}))
-        if self.code_points and len(reading.batch):
-            self._codes(reading, events, changed)
+        for equipment, point, text, time_us in texts:
+            if self._moves(f"text/{equipment}/{point}", text, changed) is not None:
+                events.append(Event(equipment, time_us, TEXT_SCHEME, point, True, {"value": text}))
         return events, changed
 
-    def _codes(self, reading: Reading, events: list[Event], changed: dict[str, str]) -> None:
-        batch = reading.batch
-        for place, code_point in self._in(batch.names):
-            for row in np.flatnonzero(batch.signal == place):
-                if not int(batch.quality[row]) & MAJOR_MASK:
-                    continue
-                time_us = int(batch.time_us[row])
-                code = _code(float(batch.value[row]), code_point)
-                old = self._moves(f"code/{self.equipment}/{code_point.scheme}/{code_point.point}", code, changed)
-                if old is None:
-                    continue
-                attributes = {"point": code_point.point}
-                if old != NONE:
-                    events.append(Event(self.equipment, time_us, code_point.scheme, old, False, attributes))
-                if code != NONE:
-                    events.append(Event(self.equipment, time_us, code_point.scheme, code, True, attributes))
+    def of_values(self, columns: Columns) -> tuple[list[Event], dict[str, str]]:
+        """The events of the code points among these readings, and the state that changed with them."""
+        events: list[Event] = []
+        changed: dict[str, str] = {}
+        start = 0
+        for equipment, block, count in zip(columns.equipment, columns.blocks, columns.counts.tolist(), strict=True):
+            for place, code_point in self._in(equipment, block):
+                for row in np.flatnonzero(columns.place[start : start + count] == place) + start:
+                    if int(columns.quality[row]) & MAJOR_MASK:
+                        value, time_us = float(columns.value[row]), int(columns.time_us[row])
+                        self._code(equipment, code_point, value, time_us, events, changed)
+            start += count
+        return events, changed
 
-    def _in(self, names: tuple[str, ...]) -> list[tuple[int, CodePoint]]:
-        """Where in a names tuple the code points are; found once for each tuple."""
-        known = self._places.get(id(names))
+    def _code(
+        self,
+        equipment: str,
+        code_point: CodePoint,
+        value: float,
+        time_us: int,
+        events: list[Event],
+        changed: dict[str, str],
+    ) -> None:
+        code = _code(value, code_point)
+        old = self._moves(f"code/{equipment}/{code_point.scheme}/{code_point.point}", code, changed)
+        if old is None:
+            return
+        attributes = {"point": code_point.point}
+        if old != NONE:
+            events.append(Event(equipment, time_us, code_point.scheme, old, False, attributes))
+        if code != NONE:
+            events.append(Event(equipment, time_us, code_point.scheme, code, True, attributes))
+
+    def _in(self, equipment: str, block: NameBlock) -> tuple[tuple[int, CodePoint], ...]:
+        """Where in a block the code points are; found once for each block."""
+        known = self._places.get(id(block))
         if known is None:
-            index = {name: place for place, name in enumerate(names)}
-            signals = [(signal_name(self.equipment, c.point), c) for c in self.code_points]
-            known = (names, [(index[name], c) for name, c in signals if name in index])
-            self._places[id(names)] = known
+            index = {name: place for place, name in enumerate(block.names)}
+            signals = [(signal_name(equipment, c.point), c) for c in self._code_points.get(equipment, ())]
+            known = (block, tuple((index[name], c) for name, c in signals if name in index))
+            self._places[id(block)] = known
         return known[1]
 
     def _moves(self, key: str, new: str, changed: dict[str, str]) -> str | None:
@@ -86,7 +112,6 @@ def _code(value: float, code_point: CodePoint) -> str:
     return repr(value)
 
 
-def watch(equipment: str, profile: Profile, state: Mapping[str, str]) -> Changes:
-    """The changes of one equipment, going on from the state that was journaled."""
-    mine = (f"text/{equipment}/", f"code/{equipment}/")
-    return Changes(equipment, profile.code_points, {k: v for k, v in state.items() if k.startswith(mine)})
+def make_changes(state: Mapping[str, str]) -> Changes:
+    """Goes on from the state that was journaled."""
+    return Changes({key: value for key, value in state.items() if key.startswith(("text/", "code/"))})

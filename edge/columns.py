@@ -62,7 +62,7 @@ class Columns:
         if not len(self):
             return self
         left = np.add.reduceat(rows, self.starts, dtype=np.int64)
-        parts = np.flatnonzero(left)
+        parts = np.flatnonzero(left).tolist()
         return Columns(
             [self.equipment[p] for p in parts],
             [self.blocks[p] for p in parts],

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from edge.columns import NOTHING, Columns
 from telemetry.messages import Event
+from telemetry.wire import Encoded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +25,8 @@ class Decoded:
     texts: Sequence[tuple[str, str, str, int]] = ()
     """(equipment, point, text, time_us) of string points, changed or not."""
     events: Sequence[Event] = ()
+    records: Sequence[Encoded] = ()
+    """The agent's own, already encoded."""
     state: Mapping[str, str] = field(default_factory=dict)
     """Kept in the journaling transaction, given back at the next start."""
     delivered: Sequence[bytes] = ()
@@ -68,6 +71,8 @@ class Outcome:
     """Requests that it was sent and did not answer, or not readably."""
     faults: tuple[str, ...] = ()
     """One text for each request that failed: which and why. The same texts in each cycle while nothing changes."""
+    begun_s: float | None = None
+    """Monotonic time at which its first request left. None: none did."""
 
 
 class PollingDriver(Protocol):

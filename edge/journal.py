@@ -1,9 +1,9 @@
-"""The way from readings to the spool: a thread of its own gathers them into few large records and commits in groups.
+"""The way from drivers to the spool: a thread of its own gathers what they received, prepares it and commits in groups.
 
-Invariants: the event loop never waits for the disk; a reading leaves for the disk LINGER_S after it came, or at once
-when ENOUGH samples are waiting; `done` of a reading is called after it is durable and never before; while the disk
-cannot be written, readings wait in memory within bounds, polled samples are given up oldest first (counted; events
-never), and what has a `done` (an unacknowledged message) is refused instead, for its sender to keep.
+Invariants: the event loop never waits for the disk, nor decodes; what was received leaves for the disk LINGER_S after it
+came, or after QUIET_S of quiet where its sender waits for word; `Source.journaled` is called after it is durable and
+never before; while the disk cannot be written, what was received waits in memory within bounds, polled samples are given
+up oldest first (counted; events never), and what its sender keeps is refused instead.
 """
 
 from __future__ import annotations
@@ -14,44 +14,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-import numpy as np
 import structlog
 
 from edge import metrics
-from edge.driver import Reading
-from edge.ledger import Tally
+from edge.driver import Decoded, Source
+from edge.intake import Intake, Prepared
 from edge.spool import Spool, Stored
-from telemetry.batch import EMPTY, SampleBatch
-from telemetry.wire import Encoded, encode_events, encode_samples
+from telemetry.messages import Event
+from telemetry.wire import Encoded
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-LINGER_S: Final = 0.008
-ENOUGH: Final = 200
-"""Samples that make a record worth committing at once."""
-RECORD_WEIGHT: Final = 8_000
-"""Most samples and names together in one record: with the longest names 620 kB, below any log's record size."""
-RECORD_EVENTS: Final = 100
-"""Drivers keep an event below 9 kB (edge.payload), so that so many fit into a record."""
+LINGER_S: Final = 0.04
+"""A batch leaves within 50 ms; the commit itself takes some."""
+QUIET_S: Final = 0.004
 TAKE: Final = 64_000
-"""Most samples in one commit."""
-QUEUED_SAMPLES: Final = 1_000_000
-"""Most samples that wait in memory while the disk cannot be written (25 MB)."""
-QUEUED_ENTRIES: Final = 50_000
+"""Most samples in one commit, about."""
+QUEUED_ROWS: Final = 1_000_000
+"""Most samples that wait in memory while the disk cannot be written."""
+QUEUED_THINGS: Final = 50_000
 RETRY_S: Final = 0.5
 FLUSH_S: Final = 1.0
-
-
-@dataclass(slots=True)
-class _Entry:
-    reading: Reading
-    record: Encoded | None
-    done: Callable[[], None] | None
-    put_s: float
+IDLE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +53,63 @@ class Losses:
     unjournaled_samples: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class _OwnThing:
+    """Something that the agent itself has to say."""
+
+    events: Sequence[Event] = ()
+    record: Encoded | None = None
+    done: Callable[[], None] | None = None
+
+
+class _Own:
+    """See edge.driver.Source."""
+
+    sender_keeps = False
+
+    def decode(self, received: Sequence[_OwnThing]) -> Decoded:
+        """See Source."""
+        return Decoded(
+            events=[event for thing in received for event in thing.events],
+            records=[thing.record for thing in received if thing.record is not None],
+        )
+
+    def journaled(self, received: Sequence[_OwnThing]) -> None:
+        """See Source."""
+        for thing in received:
+            if thing.done is not None:
+                thing.done()
+
+
+@dataclass(slots=True, eq=False)
 class Journal:
     """The spool's thread and its queue. `start` before use, `close` at the end."""
 
     spool: Spool
+    intake: Intake
     trouble: Callable[[str | None], None] = lambda why: None
     """Told, on the event loop, why the disk cannot be written, and None when it can again."""
-    queued_samples: int = QUEUED_SAMPLES
+    queued_rows: int = QUEUED_ROWS
     committed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after every commit, for the forwarder."""
-    _queue: deque[_Entry] = field(default_factory=deque)
-    _samples: int = 0
+    _own: _Own = field(default_factory=_Own)
+    _queue: deque[tuple[Source, Any, int]] = field(default_factory=deque)
+    _rows: int = 0
+    _first_s: float = 0.0
+    _last_s: float = 0.0
+    _urgent: bool = False
+    """Whether something waits whose sender waits for word."""
+    _prepared: Prepared | None = None
+    """What the disk did not take."""
+    _prepared_rows: int = 0
+    _prepared_s: float = 0.0
+    """When the oldest of it came."""
     _calls: list[Callable[[], None]] = field(default_factory=list)
     _condition: threading.Condition = field(default_factory=threading.Condition)
     _retry_s: float = 0.0
     _closing: bool = False
     _unjournaled: int = 0
-    _tally: Tally = field(default_factory=Tally)
+    _why: str | None = None
     _thread: threading.Thread | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _failed: asyncio.Future[None] | None = None
@@ -140,10 +167,7 @@ class Journal:
         def done() -> None:
             loop.call_soon_threadsafe(_finish, future, None)
 
-        entry = _Entry(Reading(""), None, done, time.monotonic() - LINGER_S)
-        with self._condition:
-            self._queue.append(entry)
-            self._condition.notify()
+        self._put(self._own, _OwnThing(done=done), 0, urgent=True)
         async with asyncio.timeout(FLUSH_S):
             await future
 
@@ -154,24 +178,41 @@ class Journal:
 
     # ---- from any thread
 
-    def put(self, reading: Reading, done: Callable[[], None] | None = None, *, record: Encoded | None = None) -> bool:
-        """Takes a reading, or a record that is already encoded. False where there is no room and `done` was given."""
-        entry = _Entry(reading, record, done, time.monotonic())
+    def put(self, source: Source, received: Any, rows: int) -> bool:
+        """See edge.driver.Put."""
+        return self._put(source, received, rows, urgent=source.sender_keeps)
+
+    def put_events(self, events: Sequence[Event]) -> None:
+        """What the agent itself has to say, which is never given up."""
+        if events:
+            self._put(self._own, _OwnThing(events), 0)
+
+    def put_record(self, record: Encoded, *, rows: int = 0) -> None:
+        """A record of the agent's own; with rows, it is given up like samples."""
+        self._put(self._own, _OwnThing(record=record), rows)
+
+    def _put(self, source: Source, received: Any, rows: int, *, urgent: bool = False) -> bool:
+        now_s = time.monotonic()
         with self._condition:
-            if self._samples >= self.queued_samples or len(self._queue) >= QUEUED_ENTRIES:
-                if done is not None:
+            if self._rows + rows > self.queued_rows or len(self._queue) >= QUEUED_THINGS:
+                if source.sender_keeps:
                     return False
                 self._give_up()
-            self._queue.append(entry)
-            self._samples += len(reading.batch)
-            if len(self._queue) == 1 or self._samples >= ENOUGH:
+            if not self._queue:
+                self._first_s = now_s
                 self._condition.notify()
+            elif urgent and not self._urgent:
+                self._condition.notify()
+            self._queue.append((source, received, rows))
+            self._rows += rows
+            self._last_s = now_s
+            self._urgent = self._urgent or urgent
         return True
 
     @property
     def has_room(self) -> bool:
-        """Whether half of the memory for readings is free."""
-        return self._samples * 2 < self.queued_samples and len(self._queue) * 2 < QUEUED_ENTRIES
+        """Whether half of the memory for what is received is free."""
+        return self._rows * 2 < self.queued_rows and len(self._queue) * 2 < QUEUED_THINGS
 
     @property
     def losses(self) -> Losses:
@@ -187,18 +228,14 @@ class Journal:
 
     def _give_up(self) -> None:
         """The oldest polled samples or heartbeat are given up; events and unacknowledged messages stay."""
-        for place, entry in enumerate(self._queue):
-            n = len(entry.reading.batch)
-            if entry.done is not None or (entry.reading.events and not n):
-                continue
-            if entry.reading.events:
-                entry.reading = replace(entry.reading, batch=EMPTY)
-            else:
+        for place, (source, _, rows) in enumerate(self._queue):
+            if rows and not source.sender_keeps:
                 del self._queue[place]
-            self._samples -= n
-            self._unjournaled += n
-            metrics.UNJOURNALED.inc(n)
-            return
+                self._rows -= rows
+                lost = rows if source is not self._own else 0
+                self._unjournaled += lost
+                metrics.UNJOURNALED.inc(lost)
+                return
 
     # ---- on the thread
 
@@ -222,119 +259,74 @@ class Journal:
                 self._condition.wait(wait)
                 wait = self._due_in()
             calls, self._calls = self._calls, []
-            entries = self._take() if wait <= 0 else []
-            last = self._closing and not entries and not calls
+            taken, rows = self._take() if wait <= 0 and self._prepared is None else ([], 0)
+            over = self._closing and not taken and not calls and self._prepared is None
         for call in calls:
             call()
-        if entries and not self._commit(entries) and self._closing:
+        if taken:
+            self._prepared, self._prepared_rows = self.intake.prepare(taken), rows
+        if self._prepared is not None and wait <= 0 and not self._commit(self._prepared) and self._closing:
             return False
-        return not last
+        return not over
 
     def _due_in(self) -> float:
         """Seconds until a commit is due; within the lock."""
         if self._closing:
             return 0.0
-        now = time.monotonic()
-        if self._retry_s > now:
-            return self._retry_s - now
+        now_s = time.monotonic()
+        if self._prepared is not None:
+            return self._retry_s - now_s
         if not self._queue:
-            return 1.0
-        return 0.0 if self._samples >= ENOUGH else max(self._queue[0].put_s + LINGER_S - now, 0.0)
+            return IDLE_S
+        due_s = self._first_s + LINGER_S
+        if self._urgent:
+            due_s = min(due_s, self._last_s + QUIET_S)
+        return due_s - now_s if self._rows < TAKE else 0.0
 
-    def _take(self) -> list[_Entry]:
-        """The oldest entries, up to TAKE samples; within the lock. They count as waiting until they are durable."""
-        taken, samples = [], 0
-        for entry in self._queue:
-            taken.append(entry)
-            samples += len(entry.reading.batch)
-            if samples >= TAKE:
-                break
-        self._queue = deque(list(self._queue)[len(taken) :])
-        return taken
+    def _take(self) -> tuple[list[tuple[Source, Any]], int]:
+        """The oldest things, up to TAKE rows, and their rows; within the lock. They count as waiting until durable."""
+        taken, total, self._prepared_s = [], 0, self._first_s
+        while self._queue and total < TAKE:
+            source, received, rows = self._queue.popleft()
+            taken.append((source, received))
+            total += rows
+        if not self._queue:
+            self._urgent = False
+        return taken, total
 
-    def _commit(self, entries: Sequence[_Entry]) -> bool:
-        batches = [(e.reading.equipment, e.reading.batch) for e in entries if len(e.reading.batch)]
-        events = [event for e in entries for event in e.reading.events]
-        records = [encode_samples(b) for b in merge([b for _, b in batches])]
-        records += [encode_events(events[i : i + RECORD_EVENTS]) for i in range(0, len(events), RECORD_EVENTS)]
-        records += [e.record for e in entries if e.record is not None]
-        state = {key: value for e in entries for key, value in e.reading.state.items()}
-        began = time.monotonic()
+    def _commit(self, prepared: Prepared) -> bool:
+        began_s = time.monotonic()
         try:
-            if records or state:
-                self.spool.journal(records, self._tally.count(batches), state)
+            if prepared.records or prepared.state or prepared.delivered:
+                self.spool.journal(prepared.records, prepared.increments, prepared.state, prepared.delivered)
         except sqlite3.OperationalError as error:
-            self._put_back(entries, str(error))
+            self._retry_s = time.monotonic() + RETRY_S
+            self._tell(str(error))
             return False
         with self._condition:
-            self._samples -= sum(len(b) for _, b in batches)
-        ended = time.monotonic()
-        metrics.COMMIT.observe(ended - began)
-        metrics.COMMIT_AGE.observe(ended - entries[0].put_s)
-        metrics.SAMPLES.inc(sum(len(b) for _, b in batches))
-        metrics.EVENTS.inc(len(events))
+            self._rows -= self._prepared_rows
+        self._prepared, self._prepared_rows = None, 0
+        ended_s = time.monotonic()
+        metrics.COMMIT.observe(ended_s - began_s)
+        metrics.COMMIT_AGE.observe(ended_s - self._prepared_s)
+        metrics.SAMPLES.inc(prepared.samples)
+        metrics.EVENTS.inc(prepared.events)
         metrics.SPOOL_BYTES.set(self.spool.bytes)
         self._tell(None)
-        for entry in entries:
-            if entry.done is not None:
-                entry.done()
+        for source, received in prepared.received:
+            source.journaled(received)
         return True
-
-    def _put_back(self, entries: Sequence[_Entry], why: str) -> None:
-        with self._condition:
-            self._queue.extendleft(reversed(entries))
-            self._retry_s = time.monotonic() + RETRY_S
-        self._tell(why)
 
     def _tell(self, why: str | None) -> None:
         assert self._loop is not None  # noqa: S101
         self._loop.call_soon_threadsafe(self._told, why)
 
     def _told(self, why: str | None) -> None:
-        self.trouble(why)
+        if why != self._why:
+            self._why = why
+            self.trouble(why)
         if why is None:
             self.committed.set()
-
-
-def merge(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
-    """Few large batches with the rows of all, in order. A names tuple that comes again is one dictionary.
-
-    Relies on the drivers: two different names tuples have no signal in common. Cost is per batch and per row copied,
-    not per name.
-    """
-    merged: list[SampleBatch] = []
-    part: list[SampleBatch] = []
-    known: set[int] = set()
-    weight = 0
-    for batch in batches:
-        more = len(batch) + (0 if id(batch.names) in known else len(batch.names))
-        if part and weight + more > RECORD_WEIGHT:
-            merged.append(_join(part))
-            part, known, weight, more = [], set(), 0, len(batch) + len(batch.names)
-        part.append(batch)
-        known.add(id(batch.names))
-        weight += more
-    return [*merged, _join(part)] if part else merged
-
-
-def _join(batches: Sequence[SampleBatch]) -> SampleBatch:
-    if len(batches) == 1:
-        return batches[0]
-    base: dict[int, int] = {}
-    names: list[tuple[str, ...]] = []
-    total = 0
-    for batch in batches:
-        if id(batch.names) not in base:
-            base[id(batch.names)] = total
-            names.append(batch.names)
-            total += len(batch.names)
-    return SampleBatch(
-        tuple(name for part in names for name in part),
-        np.concatenate([b.signal + np.int32(base[id(b.names)]) for b in batches]),
-        np.concatenate([b.time_us for b in batches]),
-        np.concatenate([b.value for b in batches]),
-        np.concatenate([b.quality for b in batches]),
-    )
 
 
 def _finish(future: asyncio.Future[Any], result: object) -> None:

@@ -67,7 +67,11 @@ class Failure:
 
 
 class Asker(Protocol):
-    """Who asks: told exactly once of each request."""
+    """Who asks: told exactly once how each request went."""
+
+    def sent(self) -> None:
+        """The request has its turn, and leaves."""
+        ...
 
     def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
         """The data of the answer, and when it came."""
@@ -191,9 +195,9 @@ class Lane:
         self._hang_up()
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is asked or waited for."""
-        return not self._sent and not self._queue
+    def reachable(self) -> bool:
+        """Whether there is a connection, or one may be tried now."""
+        return self._transport is not None or self._loop is None or self._loop.time() >= self._retry_s
 
     # ---- sending
 
@@ -225,6 +229,7 @@ class Lane:
         self._turn_until_s = now_s + (timeout_s if patience_s is None else min(patience_s, timeout_s))
         if not self.framing.transactions:
             self._buffer = b""
+        asker.sent()
         self._transport.write(self.framing.request(query, transaction))
         self._arm(self._turn_until_s)
 
@@ -444,6 +449,9 @@ class Lane:
 
 class _Gone:
     """Who asked has left."""
+
+    def sent(self) -> None:
+        """Nobody listens."""
 
     def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
         """Nobody listens."""

@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
-REQUESTS: Final = Counter("vigil_edge_modbus_requests_total", "Modbus requests by outcome.", ["outcome"])
-CYCLES: Final = Counter("vigil_edge_cycles_total", "Poll cycles by outcome: ok, partial, failed, skipped.", ["outcome"])
-MISSED: Final = Counter("vigil_edge_cycles_missed_total", "Poll cycles that were due during a stall and were skipped.")
-LATENESS: Final = Histogram(
-    "vigil_edge_cycle_lateness_seconds",
-    "How long after it was due a poll cycle began.",
-    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
-)
+LATENESS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+requests: Final[defaultdict[str, int]] = defaultdict(int)
+"""Modbus requests by outcome. Plain numbers, as all that is counted per request: a metric's lock costs more than asking."""
+cycles: Final[defaultdict[str, int]] = defaultdict(int)
+"""Poll cycles by outcome; `missed` beside them."""
+
+
+class Lateness:
+    """How long after they were due poll cycles began: a histogram for one thread."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENESS_S) + 1)
+        self.total_s = 0.0
+
+    def note(self, late_s: float) -> None:
+        """A cycle began so late."""
+        self.counts[bisect_left(LATENESS_S, late_s)] += 1
+        self.total_s += late_s
+
+
+lateness: Final = Lateness()
+
+
+class _Plain(Collector):
+    """What is counted in plain numbers, for whoever scrapes."""
+
+    def collect(self) -> Iterable[CounterMetricFamily | HistogramMetricFamily]:
+        """See Collector."""
+        asked = CounterMetricFamily("vigil_edge_modbus_requests_total", "Modbus requests by outcome.", labels=["outcome"])
+        for outcome, count in list(requests.items()):
+            asked.add_metric([outcome], count)
+        yield asked
+        outcomes = dict(cycles)
+        missed = outcomes.pop("missed", 0)
+        run = CounterMetricFamily(
+            "vigil_edge_cycles_total", "Poll cycles by outcome: ok, partial, failed, skipped.", labels=["outcome"]
+        )
+        for outcome, count in outcomes.items():
+            run.add_metric([outcome], count)
+        yield run
+        yield CounterMetricFamily(
+            "vigil_edge_cycles_missed_total", "Poll cycles that were due and were skipped.", value=missed
+        )
+        buckets, below = [], 0
+        for bound, count in zip((*map(str, LATENESS_S), "+Inf"), list(lateness.counts), strict=True):
+            below += count
+            buckets.append((bound, below))
+        yield HistogramMetricFamily(
+            "vigil_edge_cycle_lateness_seconds",
+            "How long after it was due the first request of a poll cycle left.",
+            buckets=buckets,
+            sum_value=lateness.total_s,
+        )
+
+
+REGISTRY.register(_Plain())
+
+LEARNED: Final = Counter("vigil_edge_plans_learned_total", "Read plans changed by what was learned of a device.")
+SUPPRESSED: Final = Counter("vigil_edge_samples_suppressed_total", "Samples that report by exception left out.")
 MESSAGES: Final = Counter("vigil_edge_mqtt_messages_total", "MQTT messages by what they were.", ["what"])
 REFUSED: Final = Counter(
     "vigil_edge_mqtt_refused_total", "What MQTT payloads said that could not be taken.", ["reason"]

@@ -1,149 +1,377 @@
 """The Modbus driver: one equipment read by its plan over its endpoint's bus (edge.bus).
 
 Invariant: what was read in a cycle is kept; the points of a request that failed are bad with its reason, and only those.
-After GIVE_UP requests without an answer in a row, the rest of the cycle is not tried: its points are bad as well.
+After GIVE_UP requests without an answer in a row the rest of the cycle is not tried: its points are bad as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from pymodbus.pdu import ModbusPDU
+import structlog
 
-from edge.bus import Bus, ReadFailed, read_request
-from edge.decode import Decoder, make_decoder
-from edge.driver import Outcome, Reading
-from edge.plan import Request, limits_of, plan, poll_groups
-from telemetry.batch import SampleBatch
+from edge import metrics
+from edge.bus import Bus
+from edge.decode import Frame, RegisterLayout, make_layout
+from edge.driver import Outcome, Source
+from edge.frames import Query, query
+from edge.lane import Failure
+from edge.learned import SHORTEST, Learned, read_learned
+from edge.plan import Limits, Request, limits_of, plan, poll_groups
 from telemetry.clock import Clock
-from telemetry.errors import ConfigError, Fault
-from telemetry.plant import Endpoint, Equipment, Plant
-from telemetry.quality import BAD_COMMS
+from telemetry.messages import VIGIL_SCHEME, Event
+from telemetry.name_block import NameBlock, name_block
+from telemetry.names import signal_name
+from telemetry.plant import Endpoint, Equipment
+from telemetry.profile import ModbusPoint, Profile
+from telemetry.quality import BAD_COMMS, BAD_CONFIG
+
+log = structlog.get_logger()
 
 GIVE_UP: Final = 2
-SCHEMES: Final = ("modbus+tcp", "modbus+rtuovertcp")
+STRIKES: Final = 2
+"""So often in a row a long request must go unanswered, by a device that answers others, before it is halved."""
+REFUSED_S: Final = 60.0
+"""A point that the device refuses is asked for again so often: it may have been updated."""
+_REFUSALS: Final = frozenset({2, 3})
+_NOT_TRIED: Final = Failure("not-tried", "")
+_REFUSED: Final = Failure("refused-point", "refused by the device, asked again every minute", BAD_CONFIG)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Points read together: their requests, and how the answers are decoded."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """The requests of a group, and how their answers are decoded."""
 
-    interval_s: float
     requests: tuple[Request, ...]
-    pdus: tuple[ModbusPDU, ...]
-    decoder: Decoder
+    queries: tuple[Query, ...]
+    layout: RegisterLayout
+    block: NameBlock
+    refused: tuple[bool, ...]
+    """Which requests hold a point that the device refuses."""
+    probe: Query | None
+    """Asks for one point only; None where the first request is short itself."""
 
 
-@dataclass(slots=True)
-class Cycle:
-    """What came of each request of a cycle, in order."""
+@dataclass(slots=True, eq=False)
+class Layouts:
+    """Layouts by profile and requests, so that devices that are read alike are decoded together."""
 
-    payloads: list[bytes | None] = field(default_factory=list)
-    times_us: list[int] = field(default_factory=list)
-    qualities: list[int] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    answered: int = 0
-    unanswered: int = 0
+    _known: dict[tuple[int, tuple[Request, ...]], tuple[Profile, RegisterLayout]] = field(default_factory=dict)
+
+    def of(self, profile: Profile, points: Mapping[str, ModbusPoint], requests: tuple[Request, ...]) -> RegisterLayout:
+        """The layout of these requests."""
+        key = (id(profile), requests)
+        if key not in self._known:
+            self._known[key] = (profile, make_layout(profile, points, requests))
+        return self._known[key][1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class Group:
+    """Points read together, and the cycle that reads them: asks one request after another. An edge.lane.Asker."""
+
+    device: ModbusDevice
+    interval_s: float
+    points: Mapping[str, ModbusPoint]
+    plan: Plan
+    busy: bool = False
+    _at: int = 0
+    _probe: bool = False
+    _done: Callable[[Outcome], None] | None = None
+    _payloads: list[bytes | None] = field(default_factory=list)
+    _times_us: list[int] = field(default_factory=list)
+    _failures: dict[int, Failure] = field(default_factory=dict)
+    _silent: int = 0
+    _begun_s: float | None = None
+    _strikes: dict[Request, int] = field(default_factory=dict)
+    _refused_s: float = 0.0
+
+    def begin(self, done: Callable[[Outcome], None], *, probe: bool) -> bool:
+        """See PollingDriver.begin."""
+        if self.busy:
+            return False
+        # A device that has not answered lately is asked for one point first: long requests may be what it cannot.
+        at = -1 if probe and self.plan.probe is not None else 0
+        self.busy, self._at, self._probe, self._done, self._silent = True, at, probe, done, 0
+        self._payloads, self._times_us, self._begun_s = [], [], None
+        if self._failures:
+            self._failures = {}
+        self._ask()
+        return True
+
+    # ---- told by the lane
+
+    def sent(self) -> None:
+        """See Asker."""
+        if self._begun_s is None:
+            self._begun_s = self.device.clock.monotonic_s()
+
+    def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
+        """See Asker."""
+        device = self.device
+        if device.bus.shared:
+            device.bus.note(device.unit, took_s)
+        device.heard = True
+        self._silent = 0
+        if self._at >= 0:
+            self._payloads.append(payload)
+            self._times_us.append(time_us)
+        else:
+            device.probed = True
+        self._at += 1
+        self._go_on()
+
+    def failed(self, failure: Failure, time_us: int) -> None:
+        """See Asker."""
+        device = self.device
+        if failure.answered:
+            device.heard, self._silent = True, 0
+        else:
+            device.bus.overdue(device.unit)
+            self._silent += 1
+        if self._at < 0:
+            device.probed, self._at = failure.answered, 0
+            if failure.answered:  # an exception is a sign of life
+                self._ask()
+                return
+            self._silent = device.give_up
+        self._fail(failure, time_us)
+        if self._silent >= device.give_up:
+            while self._at < len(self.plan.queries):
+                self._fail(_NOT_TRIED, time_us)
+        self._go_on()
+
+    def overdue(self) -> None:
+        """See Asker."""
+        self.device.bus.overdue(self.device.unit)
+
+    # ---- the cycle
+
+    def _go_on(self) -> None:
+        if self._at == len(self.plan.queries):
+            self._finish()
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        device, at = self.device, self._at
+        if at < 0:
+            assert self.plan.probe is not None  # noqa: S101
+            device.bus.ask(self, self.plan.probe, device.timeout_s, probe=True)
+        elif self.plan.refused[at] and not self._again():
+            self._fail(_REFUSED, device.clock.now_us())
+            self._go_on()
+        else:
+            device.bus.ask(self, self.plan.queries[at], device.timeout_s, probe=self._probe)
+
+    def _again(self) -> bool:
+        """Whether it is time to ask for refused points."""
+        now_s = self.device.clock.monotonic_s()
+        if now_s - self._refused_s < REFUSED_S and self._refused_s:
+            return False
+        if all(self.plan.refused[self._at + 1 :]) or self._at == len(self.plan.queries) - 1:
+            self._refused_s = now_s
+        return True
+
+    def _fail(self, failure: Failure, time_us: int) -> None:
+        self._failures[self._at] = failure
+        self._payloads.append(None)
+        self._times_us.append(time_us)
+        self._at += 1
+
+    def _finish(self) -> None:
+        """The cycle is over: what was received goes to whoever began it."""
+        done, self._done = self._done, None
+        self.busy = False
+        device, made = self.device, self.plan
+        frame = Frame(device.equipment, made.block, self._payloads, self._times_us)
+        if not self._failures:
+            outcome = Outcome(
+                made.layout, frame, len(made.layout.points), len(made.queries), 0, begun_s=self._begun_s
+            )
+        else:
+            outcome = self._troubled(frame)
+        if device.close_after_cycle:
+            device.bus.rest()
+        if done is not None:
+            done(outcome)
+
+    def _troubled(self, frame: Frame) -> Outcome:
+        """The outcome of a cycle of which some requests failed."""
+        made, failures = self.plan, self._failures
+        frame.qualities = [failures[i].quality if i in failures else 0 for i in range(len(made.queries))]
+        tried = {i: f for i, f in failures.items() if f is not _NOT_TRIED and f is not _REFUSED}
+        answered = sum(payload is not None for payload in self._payloads) + sum(f.answered for f in tried.values())
+        unanswered = sum(not f.answered for f in tried.values())
+        faults = tuple(
+            f"{made.requests[i].table} {made.requests[i].address}+{made.requests[i].count}: {why}"
+            for i, f in failures.items()
+            if (why := _REFUSED.why if made.refused[i] else f.why)
+        )
+        if self._learn(tried):
+            frame.events, frame.state = self.device.relearned(frame.times_us[-1])
+        return Outcome(made.layout, frame, len(made.layout.points), answered, unanswered, faults, self._begun_s)
+
+    def _learn(self, tried: Mapping[int, Failure]) -> bool:
+        """Whether something was learned of the device: its groups are planned anew."""
+        learned, changed = self.device.learned, False
+        for i, failure in tried.items():
+            request = self.plan.requests[i]
+            if failure.exception in _REFUSALS and not self.plan.refused[i]:
+                changed |= learned.split(request, self.points)
+                if set(request.points) <= learned.refused:
+                    learned.mend(request, self.device.whole(self, request))
+            elif failure.outcome == "timeout" and request.count > SHORTEST and self._short_is_answered():
+                self._strikes[request] = self._strikes.get(request, 0) + 1
+                if self._strikes[request] >= STRIKES:
+                    changed |= learned.shorten(request.count)
+        return changed
+
+    def _short_is_answered(self) -> bool:
+        """Whether the device has answered lately, so that a time-out is not its silence."""
+        return any(payload is not None for payload in self._payloads) or self.device.probed
+
+
+@dataclass(slots=True, eq=False)
 class ModbusDevice:
     """Reads one equipment. See edge.driver.PollingDriver."""
 
     equipment: str
     endpoint: str
+    unit: int
     bus: Bus
-    groups: tuple[Group, ...]
+    profile: Profile
+    limits: Limits
     timeout_s: float
     clock: Clock
+    layouts: Layouts
+    fingerprint: str
+    learned: Learned
+    kept: dict[str, str]
+    """What is known of all equipment, as it is journaled; what this one learns is added."""
+    close_after_cycle: bool = False
+    heard: bool = False
+    """Whether the device has answered anything since the connection was made."""
+    probed: bool = False
+    """Whether its last probe, of one point, was answered."""
+    groups: list[Group] = field(default_factory=list)
 
     @property
     def intervals_s(self) -> Sequence[float]:
         """See PollingDriver."""
         return [group.interval_s for group in self.groups]
 
-    async def read(self, group: int) -> Outcome:
+    @property
+    def give_up(self) -> int:
+        """After so many requests without an answer the rest of a cycle is not tried."""
+        return GIVE_UP if self.bus.main.framing.transactions else 1
+
+    def begin(self, group: int, done: Callable[[Outcome], None], *, probe: bool = False) -> bool:
         """See PollingDriver."""
-        read = self.groups[group]
-        cycle = await self.cycle(read)
-        times = {text.point: cycle.times_us[text.request] for text in read.decoder.texts}
-        reading = Reading(
-            self.equipment,
-            read.decoder.batch(cycle.payloads, cycle.times_us, cycle.qualities),
-            tuple((point, text, times[point]) for point, text in read.decoder.text_values(cycle.payloads)),
+        return self.groups[group].begin(done, probe=probe)
+
+    def unreadable(self, time_us: int) -> list[tuple[Source, Any, int]]:
+        """See PollingDriver."""
+        found: list[tuple[Source, Any, int]] = []
+        for group in self.groups:
+            made = group.plan
+            requests = len(made.requests)
+            bad = [BAD_COMMS] * requests
+            frame = Frame(self.equipment, made.block, [None] * requests, [time_us] * requests, bad)
+            found.append((made.layout, frame, len(made.layout.points)))
+        return found
+
+    def close(self) -> None:
+        """Asks nothing more."""
+        for group in self.groups:
+            self.bus.leave(group)
+
+    def whole(self, group: Group, part: Request) -> Request:
+        """The request that would hold `part`, had nothing been learned."""
+        return next(r for r in plan(group.points, self.limits) if set(part.points) <= set(r.points))
+
+    def relearned(self, time_us: int) -> tuple[tuple[Event, ...], dict[str, str]]:
+        """Plans anew by what was learned; returns the event that tells of it, and what is to be kept."""
+        for group in self.groups:
+            group.plan = self.planned(group.points)
+            group._strikes.clear()
+        learned = self.learned
+        shown = {
+            "requests": sum(len(group.plan.requests) for group in self.groups),
+            "breaks": [f"{table} {address}" for table, address in sorted(learned.breaks)],
+            "refused": sorted(learned.refused),
+            "longest": learned.longest or 0,
+        }
+        metrics.LEARNED.inc()
+        log.info("read plan changed by what was learned", equipment=self.equipment, **shown)
+        event = Event(self.equipment, time_us, VIGIL_SCHEME, "plan-learned", True, shown)
+        state = {plan_key(self.equipment): learned.spell(self.fingerprint)}
+        self.kept.update(state)
+        return (event,), state
+
+    def planned(self, points: Mapping[str, ModbusPoint]) -> Plan:
+        """The plan of a group by what is known. Raises ValueError for a point that no request can read."""
+        requests = plan(points, self.learned.apply(self.limits, points))
+        refused = tuple(set(r.points) <= self.learned.refused for r in requests)
+        layout = self.layouts.of(self.profile, points, requests)
+        queries = tuple(
+            query(r.table, r.address, r.count, unit=self.unit, payload_bytes=r.payload_bytes) for r in requests
         )
-        return Outcome(reading, cycle.answered, cycle.unanswered, tuple(cycle.faults))
+        block = name_block([signal_name(self.equipment, point) for point in layout.points])
+        return Plan(requests, queries, layout, block, refused, self._short(requests[0], points))
 
-    def unreadable(self, time_us: int) -> list[SampleBatch]:
-        """See PollingDriver."""
-        return [group.decoder.all_bad(time_us, BAD_COMMS) for group in self.groups]
-
-    async def cycle(self, group: Group) -> Cycle:
-        """Asks each request of a group once."""
-        cycle, silent = Cycle(), 0
-        for request, pdu in zip(group.requests, group.pdus, strict=True):
-            payload, quality = None, BAD_COMMS
-            if silent < GIVE_UP:
-                try:
-                    payload = await self.bus.ask(pdu, request.payload_bytes, self.timeout_s)
-                    cycle.answered, silent = cycle.answered + 1, 0
-                except ReadFailed as failure:
-                    quality = failure.quality
-                    cycle.faults.append(f"{request.table} {request.address}+{request.count}: {failure.why}")
-                    cycle.answered += failure.answered
-                    cycle.unanswered += not failure.answered
-                    silent = 0 if failure.answered else silent + 1
-            cycle.payloads.append(payload)
-            cycle.times_us.append(self.clock.now_us())
-            cycle.qualities.append(quality)
-        return cycle
+    def _short(self, request: Request, points: Mapping[str, ModbusPoint]) -> Query | None:
+        if request.count <= SHORTEST:
+            return None
+        point = points[request.points[0]]
+        size = Request(request.table, point.address, point.registers, ()).payload_bytes
+        return query(request.table, point.address, point.registers, unit=self.unit, payload_bytes=size)
 
 
-def make_device(equipment: Equipment, bus: Bus, clock: Clock) -> ModbusDevice:
+def plan_key(equipment: str) -> str:
+    """Where what was learned of an equipment is kept."""
+    return f"plan/{equipment}"
+
+
+def fingerprint_of(profile: Profile, endpoint: Endpoint) -> str:
+    """Changes when the map of the device does, and what was learned must be forgotten."""
+    places = {name: p.modbus.model_dump(mode="json") for name, p in profile.points.items() if p.modbus is not None}
+    told = repr((profile.profile, profile.version, sorted(places.items()), endpoint.quirks(profile.modbus)))
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+
+def make_device(
+    equipment: Equipment,
+    bus: Bus,
+    clock: Clock,
+    endpoint: Endpoint,
+    *,
+    layouts: Layouts | None = None,
+    state: dict[str, str] | None = None,
+) -> ModbusDevice:
     """The driver of one equipment. Raises ValueError for a point that no request can read."""
-    profile, unit = equipment.profile, equipment.address.unit
-    _refuse_unread(equipment, bus.endpoint)
-    limits = limits_of(profile.modbus, bus.endpoint)
-    groups = []
-    for interval_s, points in sorted(poll_groups(equipment).items()):
-        requests = plan(points, limits)
-        pdus = tuple(read_request(request, unit) for request in requests)
-        groups.append(Group(interval_s, requests, pdus, make_decoder(equipment.id, profile, requests)))
-    timeout_s = bus.endpoint.timeout_s or profile.timeout_s
-    return ModbusDevice(equipment.id, equipment.address.endpoint, bus, tuple(groups), timeout_s, clock)
-
-
-def _refuse_unread(equipment: Equipment, endpoint: Endpoint) -> None:
-    """Raises ValueError for what profiles and plants may say and this driver would read wrongly."""
-    quirks = endpoint.quirks(equipment.profile.modbus)
-    unread = [f"{equipment.address.scheme}://"] if equipment.address.scheme not in SCHEMES else []
-    unread += ["address_base 1"] if quirks.address_base else []
-    unread += ["max_per_table"] if quirks.max_per_table else []
-    unread += ["illegal_by_table"] if quirks.illegal_by_table else []
-    for name, point in equipment.profile.points.items():
-        place = point.modbus
-        if place is not None and (place.type.is_bcd or (place.bit is not None and place.type.registers > 1)):
-            unread.append(f"{name}: {place.type}" + ("" if place.bit is None else f" with bit {place.bit}"))
-        if place is not None and place.wrap is not None:
-            unread.append(f"{name}: wrap")
-    if unread:
-        raise ValueError(f"expected nothing that this edge cannot read, found {', '.join(unread)}")
-
-
-def make_devices(plant: Plant, equipment: Iterable[Equipment], clock: Clock, *, file: str) -> list[ModbusDevice]:
-    """The drivers of all Modbus equipment, one bus for each endpoint. Raises ConfigError with every unreadable point."""
-    buses: dict[str, Bus] = {}
-    devices, faults = [], []
-    for one in equipment:
-        if not one.address.is_modbus:
-            continue
-        bus = buses.setdefault(one.address.endpoint, Bus(one.address, plant.endpoint(one.address) or Endpoint()))
-        try:
-            devices.append(make_device(one, bus, clock))
-        except ValueError as error:
-            faults.append(Fault(file, 0, f"equipment.{one.id}", "points that a request can read", str(error)))
-    if faults:
-        raise ConfigError(faults)
-    return devices
+    profile = equipment.profile
+    quirks = endpoint.quirks(profile.modbus)
+    fingerprint = fingerprint_of(profile, endpoint)
+    kept = {} if state is None else state
+    device = ModbusDevice(
+        equipment.id,
+        equipment.address.endpoint,
+        equipment.address.unit,
+        bus,
+        profile,
+        limits_of(quirks),
+        endpoint.timeout_s or profile.timeout_s,
+        clock,
+        layouts or Layouts(),
+        fingerprint,
+        read_learned(kept.get(plan_key(equipment.id)), fingerprint),
+        kept,
+        quirks.close_after_cycle,
+    )
+    for interval_s, points in sorted(poll_groups(equipment, base=quirks.address_base).items()):
+        device.groups.append(Group(device, interval_s, points, device.planned(points)))
+    return device

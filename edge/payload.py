@@ -1,4 +1,4 @@
-"""What an MQTT payload says, by profile: values, events, on or off. Pure; planned once per topic.
+"""What one MQTT payload says, by profile: values, texts. Pure; planned once per topic. (events, last will: edge.payload_events)
 
 Rules, none of which loses anything else of the message:
 - not JSON, or not one field of the topic in it        → refused (counted, logged, an event), nothing kept
@@ -8,40 +8,32 @@ Rules, none of which loses anything else of the message:
 - no device time                                       → time of receipt; retained as well: UNCERTAIN_STALE
 - a time before 2000, more than 5 minutes ahead, without an offset or unreadable
                                                        → time of receipt, UNCERTAIN_CLOCK, and a refusal of the time
+- a list of entries                                    → each by these rules; an entry costs only itself
+
+This is the exact way, a message at a time; edge.shapes reads many ordinary ones at once, with the same results.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 import orjson
 
-from edge.scaling import Scaling, real_scaling, whole_scaling
-from telemetry.batch import EMPTY, SampleBatch
-from telemetry.errors import RecordError
-from telemetry.messages import TEXT_SCHEME, VIGIL_SCHEME, Event
-from telemetry.names import is_name, signal_name
-from telemetry.plain import parse
-from telemetry.profile import MqttPoint, PointKind, Profile
+from edge.device_time import TimeReader, shown
+from edge.scaling import Scaling
+from telemetry.messages import Event
 from telemetry.quality import BAD_DEVICE, BAD_SENSOR, GOOD, UNCERTAIN_CLOCK, UNCERTAIN_OUT_OF_RANGE, UNCERTAIN_STALE
 
-AHEAD_US: Final = 300_000_000
-"""A device's time further ahead than this is not believed."""
-EARLIEST_US: Final = 946_684_800_000_000
-"""2000-01-01: a clock before it was never set."""
 WHOLE: Final = 1 << 32
-"""Whole JSON numbers up to here are scaled exactly."""
-CODE_LENGTH: Final = 64
-ATTRIBUTES_BYTES: Final = 8_192
-"""Most that an event may carry beside its code, as JSON: a log's record has a bound, and an event shares it."""
+"""Whole JSON numbers up to here are scaled exactly. 12 and 12.0 are one number, as JSON has it."""
+LARGEST: Final = 1.7e308
+"""Numbers beyond mean: no value."""
 TEXT_LENGTH: Final = 2_000
-_MISSING: Final = object()
+MISSING: Final = object()
 _NAN: Final = math.nan
 
 
@@ -53,17 +45,29 @@ class Refusal:
     detail: str
 
 
+class Row(NamedTuple):
+    """One sample: index into the equipment's names, µs, value, quality."""
+
+    place: int
+    time_us: int
+    value: float
+    quality: int
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """What one message said."""
 
-    batch: SampleBatch = EMPTY
-    texts: tuple[tuple[str, str, int], ...] = ()
-    events: tuple[Event, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
+    rows: Sequence[Row] = ()
+    texts: Sequence[tuple[str, str, int]] = ()
+    """(point, text, time_us)"""
+    events: Sequence[Event] = ()
+    refusals: Sequence[Refusal] = ()
     missing: int = 0
     device_time_us: int | None = None
-    """The device's own time, where it is believed."""
+    """The device's own time, where all that the message says has one that is believed: it can be told from another."""
+    clock_us: int | None = None
+    """What the device's clock showed, believed or not."""
     online: bool | None = None
 
 
@@ -83,162 +87,167 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Where a message has its time, and whose time counts."""
+
+    path: tuple[str, ...]
+    reader: TimeReader
+    receipt: bool = False
+    """The profile says that the time of receipt counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The time of some samples."""
+
+    time_us: int
+    quality: int
+    """Of those that are good otherwise."""
+    device_us: int | None = None
+    clock_us: int | None = None
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is gathered of one message, entry by entry."""
+
+    rows: list[Row]
+    texts: list[tuple[str, str, int]]
+    refusals: list[Refusal]
+    missing: int = 0
+
+    def take(self, wanted: Field, found: Any, stamp: Stamp) -> None:
+        """A field's value."""
+        if wanted.place >= 0:
+            value, quality, wrong = number(wanted, found)
+            self.rows.append(Row(wanted.place, stamp.time_us, value, quality if quality != GOOD else stamp.quality))
+            self.refusals += wrong
+            return
+        text = _text(found)
+        if len(text) > TEXT_LENGTH:
+            self.refusals.append(Refusal("text", f"{wanted.point}: expected at most {TEXT_LENGTH} characters"))
+        else:
+            self.texts.append((wanted.point, text, stamp.time_us))
+
+    def take_all(self, fields: Sequence[Field], content: Any, stamp: Stamp) -> bool:
+        """The fields that are there. False where none is: nothing was taken."""
+        found = [(wanted, look_up(content, wanted.path)) for wanted in fields]
+        there = [(wanted, value) for wanted, value in found if value is not MISSING]
+        self.missing += len(found) - len(there)
+        for wanted, value in there:
+            self.take(wanted, value, stamp)
+        return bool(there)
+
+    def stamp(self, times: Times, found: Any, received_us: int, *, retained: bool, good: int) -> Stamp:
+        """The time of what comes with `found` as its time; `good` is the quality under the device's own."""
+        stale = UNCERTAIN_STALE if retained else GOOD
+        if found is MISSING or found is None:
+            return Stamp(received_us, stale)
+        device_us, clock_us, why = times.reader.read(found, received_us)
+        if times.receipt:
+            return Stamp(received_us, stale, device_us, clock_us)
+        if device_us is None:
+            self.refusals.append(Refusal("time", why))
+            return Stamp(received_us, UNCERTAIN_CLOCK, None, clock_us)
+        return Stamp(device_us, good, device_us, clock_us)
+
+
+@dataclass(frozen=True, slots=True)
 class StateTopic:
     """A topic that carries points."""
 
-    equipment: str
-    names: tuple[str, ...]
-    time_path: tuple[str, ...]
+    times: Times
     fields: tuple[Field, ...]
 
-    def read(self, payload: bytes, received_us: int, *, retained: bool) -> Parsed:
-        """What a message on this topic says."""
+    def read(self, payload: bytes, received_us: int, *, retained: bool, good: int = GOOD) -> Parsed:
+        """What a message on this topic says. `good`: quality of a good value under the device's own time."""
         content, refusal = parse_json(payload)
         if refusal is not None:
             return Parsed(refusals=(refusal,))
-        time_us, stamp, refusals, device_us = self._time(content, received_us, retained=retained)
-        rows: list[tuple[int, float, int]] = []
-        texts: list[tuple[str, str, int]] = []
-        missing = 0
-        for wanted in self.fields:
-            found = look_up(content, wanted.path)
-            if found is _MISSING:
-                missing += 1
-            elif wanted.place < 0:
-                text = _text(found)
-                if len(text) > TEXT_LENGTH:
-                    refusals.append(Refusal("text", f"{wanted.point}: expected at most {TEXT_LENGTH} characters"))
-                else:
-                    texts.append((wanted.point, text, time_us))
-            else:
-                value, quality, wrong = number(wanted, found)
-                rows.append((wanted.place, value, quality if quality != GOOD else stamp))
-                refusals += wrong
-        if missing == len(self.fields):
+        reading = Reading([], [], [])
+        found = look_up(content, self.times.path)
+        stamp = reading.stamp(self.times, found, received_us, retained=retained, good=good)
+        if not reading.take_all(self.fields, content, stamp):
             absent = Refusal("missing-field", f"expected one of {_paths(self.fields)}, found none")
-            return Parsed(refusals=(absent, *refusals), missing=missing)
-        batch = self._batch(rows, time_us) if rows else EMPTY
-        return Parsed(batch, tuple(texts), (), tuple(refusals), missing, device_us)
-
-    def _time(self, content: Any, received_us: int, *, retained: bool) -> tuple[int, int, list[Refusal], int | None]:
-        """(time of the samples, quality of the good ones, refusals, the device's time if it counts)."""
-        found = look_up(content, self.time_path)
-        if found is _MISSING or found is None:
-            return received_us, UNCERTAIN_STALE if retained else GOOD, [], None
-        device_us, why = read_time(found, received_us)
-        if device_us is None:
-            return received_us, UNCERTAIN_CLOCK, [Refusal("time", why)], None
-        return device_us, GOOD, [], device_us
-
-    def _batch(self, rows: Sequence[tuple[int, float, int]], time_us: int) -> SampleBatch:
-        place, value, quality = zip(*rows, strict=True)
-        return SampleBatch(
-            self.names,
-            np.array(place, np.int32),
-            np.full(len(rows), time_us, np.int64),
-            np.array(value, np.float64),
-            np.array(quality, np.uint8),
+            return Parsed(refusals=(absent, *reading.refusals), missing=reading.missing, clock_us=stamp.clock_us)
+        return Parsed(
+            reading.rows,
+            reading.texts,
+            (),
+            reading.refusals,
+            reading.missing,
+            stamp.device_us,
+            stamp.clock_us,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class EventTopic:
-    """A topic that carries events: one object or a list of them."""
+class ListTopic:
+    """A topic whose messages are lists of named values, or of whole messages."""
 
-    equipment: str
+    times: Times
+    fields: tuple[Field, ...]
+    path: tuple[str, ...]
+    """Of the list."""
+    name: tuple[str, ...] | None
+    """Of an entry's name; None where entries are whole messages."""
+    value: tuple[str, ...]
+    time: tuple[str, ...]
 
-    def read(self, payload: bytes, received_us: int, *, retained: bool) -> Parsed:
-        """What a message on this topic says. A retained event needs a time of its own: it may be of any age."""
+    def read(self, payload: bytes, received_us: int, *, retained: bool, good: int = GOOD) -> Parsed:
+        """What a message on this topic says. An empty list says nothing and is no fault."""
         content, refusal = parse_json(payload)
         if refusal is not None:
             return Parsed(refusals=(refusal,))
-        events, refusals = [], []
-        for item in content if isinstance(content, list) else [content]:
-            event, wrong = self._event(item, received_us, retained=retained)
-            events += event
-            refusals += wrong
-        return Parsed(events=tuple(events), refusals=tuple(refusals))
+        entries = look_up(content, self.path)
+        if not isinstance(entries, list):
+            found = "nothing" if entries is MISSING else shown(entries)
+            where = ".".join(self.path) or "the payload"
+            return Parsed(refusals=(Refusal("missing-field", f"expected a list at {where}, found {found}"),))
+        reading = Reading([], [], [])
+        outer = look_up(content, self.times.path)
+        named: dict[str, list[Field]] = {}
+        for wanted in self.fields:
+            named.setdefault(wanted.path[0], []).append(wanted)
+        stamps: list[Stamp] = []
+        for entry in entries:
+            own = look_up(entry, self.time)
+            found = outer if own is MISSING else own
+            stamp = reading.stamp(self.times, found, received_us, retained=retained, good=good)
+            if self._entry(reading, entry, stamp, named):
+                stamps.append(stamp)
+        if entries and not stamps and not reading.refusals:
+            reading.refusals.append(Refusal("missing-field", f"expected an entry of {_paths(self.fields)}, found none"))
+        whole = bool(stamps) and all(stamp.device_us is not None for stamp in stamps)
+        clocks = [stamp.clock_us for stamp in stamps if stamp.clock_us is not None]
+        return Parsed(
+            reading.rows,
+            reading.texts,
+            (),
+            reading.refusals,
+            reading.missing,
+            stamps[-1].device_us if whole else None,
+            max(clocks, default=None),
+        )
 
-    def _event(self, item: Any, received_us: int, *, retained: bool) -> tuple[list[Event], list[Refusal]]:
-        if not isinstance(item, dict):
-            return [], [Refusal("wrong-type", f"expected an object, found {_shown(item)}")]
-        rest = dict(item)
-        scheme, code, state = rest.pop("scheme", None), rest.pop("code", None), rest.pop("state", None)
-        found = rest.pop("time", None)
-        if isinstance(code, int) and not isinstance(code, bool):
-            code = str(code)
-        if not isinstance(scheme, str) or not is_name(scheme) or scheme in (VIGIL_SCHEME, TEXT_SCHEME):
-            return [], [Refusal("scheme", f"expected a code scheme of the device's own, found {_shown(scheme)}")]
-        if not isinstance(code, str) or not code or len(code) > CODE_LENGTH:
-            return [], [Refusal("code", f"expected a code of 1 to {CODE_LENGTH} characters, found {_shown(code)}")]
-        if state not in ("on", "off"):
-            return [], [Refusal("state", f"expected on or off, found {_shown(state)}")]
-        if (wrong := _unkeepable([code, rest, found])) is not None:
-            return [], [wrong]
-        if found is None:
-            if retained:
-                return [], [Refusal("retained-event", "a retained event without a time of its own")]
-            return [Event(self.equipment, received_us, scheme, code, state == "on", rest)], []
-        time_us, why = read_time(found, received_us)
-        if time_us is None:
-            rest["device_time"] = found
-            return [Event(self.equipment, received_us, scheme, code, state == "on", rest)], [Refusal("time", why)]
-        return [Event(self.equipment, time_us, scheme, code, state == "on", rest)], []
-
-
-@dataclass(frozen=True, slots=True)
-class OnlineTopic:
-    """The topic of the last will: a bare word, or an object with it in `connectionState`, `state` or `online`."""
-
-    equipment: str
-    words: Mapping[str, bool]
-
-    def read(self, payload: bytes, received_us: int, *, retained: bool) -> Parsed:
-        """What a message on this topic says."""
-        content, refusal = parse_json(payload)
-        word = payload.decode("utf-8", "replace").strip() if refusal else content
-        if isinstance(word, dict):
-            word = next((word[key] for key in ("connectionState", "state", "online") if key in word), None)
-        online = self.words.get(_key(word))
-        if online is None and isinstance(word, bool):
-            online = word
-        if online is None:
-            return Parsed(
-                refusals=(Refusal("online", f"expected one of {', '.join(self.words)}, found {_shown(word)}"),)
-            )
-        return Parsed(online=online)
+    def _entry(self, reading: Reading, entry: Any, stamp: Stamp, named: Mapping[str, Sequence[Field]]) -> bool:
+        """Whether the entry said anything."""
+        if not isinstance(entry, dict):
+            reading.refusals.append(Refusal("wrong-type", f"expected an object in the list, found {shown(entry)}"))
+            return False
+        if self.name is None:
+            return reading.take_all(self.fields, entry, stamp)
+        meant = named.get(as_key(look_up(entry, self.name, None)), ())
+        found = look_up(entry, self.value)
+        if found is MISSING:
+            reading.missing += len(meant)
+            return False
+        for wanted in meant:
+            reading.take(wanted, found, stamp)
+        return bool(meant)
 
 
-Topic = StateTopic | EventTopic | OnlineTopic
-
-
-@dataclass(slots=True)
-class _Building:
-    names: list[str] = field(default_factory=list)
-    topics: dict[str, list[Field]] = field(default_factory=dict)
-
-
-def make_topics(equipment: str, profile: Profile) -> dict[str, Topic]:
-    """The topics of one equipment, below its prefix, and how each is read."""
-    building = _Building()
-    for name, point in profile.points.items():
-        if point.mqtt is not None:
-            text = point.kind is PointKind.TEXT
-            place = -1 if text else len(building.names)
-            if not text:
-                building.names.append(signal_name(equipment, name))
-            building.topics.setdefault(point.mqtt.topic, []).append(
-                _field(name, place, point.mqtt, point.range.low, point.range.high)
-            )
-    names, time_path = tuple(building.names), _path(profile.mqtt.time_path)
-    topics: dict[str, Topic] = {
-        topic: StateTopic(equipment, names, time_path, tuple(fields)) for topic, fields in building.topics.items()
-    }
-    if profile.mqtt.event_topic is not None:
-        topics.setdefault(profile.mqtt.event_topic, EventTopic(equipment))
-    if profile.mqtt.online_topic is not None:
-        topics.setdefault(profile.mqtt.online_topic, OnlineTopic(equipment, profile.mqtt.online_map))
-    return topics
+PointTopic = StateTopic | ListTopic
 
 
 def parse_json(payload: bytes) -> tuple[Any, Refusal | None]:
@@ -253,16 +262,16 @@ def parse_json(payload: bytes) -> tuple[Any, Refusal | None]:
         return None, Refusal("not-json", f"expected JSON, found {payload[:40]!r}: {type(error).__name__}")
 
 
-def look_up(content: Any, path: Sequence[str], default: Any = _MISSING) -> Any:
+def look_up(content: Any, path: Sequence[str], default: Any = MISSING) -> Any:
     """What lies at a path of keys and list positions, or the default."""
     for key in path:
         if isinstance(content, dict):
-            content = content.get(key, _MISSING)
+            content = content.get(key, MISSING)
         elif isinstance(content, list) and key.isdecimal() and int(key) < len(content):
             content = content[int(key)]
         else:
             return default
-        if content is _MISSING:
+        if content is MISSING:
             return default
     return content
 
@@ -272,88 +281,27 @@ def number(wanted: Field, found: Any) -> tuple[float, int, list[Refusal]]:
     if found is None:
         return _NAN, BAD_SENSOR, []
     if wanted.map is not None:
-        mapped = wanted.map.get(_key(found))
+        mapped = wanted.map.get(as_key(found))
         if mapped is None:
-            return (
-                _NAN,
-                BAD_DEVICE,
-                [Refusal("unmapped", f"{wanted.point}: expected a value of its map, found {_shown(found)}")],
-            )
+            wrong = Refusal("unmapped", f"{wanted.point}: expected a value of its map, found {shown(found)}")
+            return _NAN, BAD_DEVICE, [wrong]
         value = mapped
-    elif isinstance(found, bool) or not isinstance(found, int | float):
-        if not isinstance(found, bool):
-            return (
-                _NAN,
-                BAD_DEVICE,
-                [Refusal("wrong-type", f"{wanted.point}: expected a number, found {_shown(found)}")],
-            )
+    elif isinstance(found, bool):
         value = float(found)
-    elif abs(found) > 1.7e308:
+    elif not isinstance(found, int | float):
+        wrong = Refusal("wrong-type", f"{wanted.point}: expected a number, found {shown(found)}")
+        return _NAN, BAD_DEVICE, [wrong]
+    elif not abs(found) <= LARGEST:
         return _NAN, BAD_SENSOR, []
     else:
-        exact = isinstance(found, int) and abs(found) <= WHOLE
-        value = (wanted.whole if exact else wanted.real).apply(found)
+        raw = float(found)
+        value = (wanted.whole if abs(raw) <= WHOLE and raw.is_integer() else wanted.real).apply(raw)
     if not math.isfinite(value):
         return _NAN, BAD_SENSOR, []
     return value, GOOD if wanted.low <= value <= wanted.high else UNCERTAIN_OUT_OF_RANGE, []
 
 
-def read_time(found: Any, received_us: int) -> tuple[int | None, str]:
-    """µs since 1970 of a device's time (ISO 8601 with offset, or seconds, ms or µs since 1970), or None and why not."""
-    time_us = _time_us(found)
-    if time_us is None:
-        return None, f"expected ISO 8601 with an offset or a number since 1970, found {_shown(found)}"
-    if time_us < EARLIEST_US:
-        return None, f"expected a clock that was set, found {_shown(found)}"
-    if time_us > received_us + AHEAD_US:
-        return None, f"expected no more than 5 minutes ahead of the receipt, found {_shown(found)}"
-    return time_us, ""
-
-
-def _time_us(found: Any) -> int | None:
-    if isinstance(found, str):
-        try:
-            moment = datetime.fromisoformat(found)
-            delta = moment - datetime(1970, 1, 1, tzinfo=UTC)  # TypeError without an offset
-        except (ValueError, TypeError, OverflowError):
-            return None
-        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) < 1e18:
-        return None
-    for limit, to_us in ((1e11, 1_000_000), (1e14, 1_000)):
-        if abs(found) < limit:
-            return round(found * to_us)
-    return round(found)
-
-
-def _field(name: str, place: int, point: MqttPoint, low: float, high: float) -> Field:
-    path = _path(point.path) if point.path is not None else ("values", name)
-    whole = whole_scaling(point.scale, point.offset, largest=WHOLE)
-    return Field(name, place, path, point.map, whole, real_scaling(point.scale, point.offset), low, high)
-
-
-def _path(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(".") if part)
-
-
-def _paths(fields: Sequence[Field]) -> str:
-    shown = [".".join(f.path) for f in fields]
-    return ", ".join(shown[:5]) + (" …" if len(shown) > 5 else "")
-
-
-def _unkeepable(content: Any) -> Refusal | None:
-    """Why an event cannot be kept: a record of it could not be written, or not be read, or would be too large."""
-    try:
-        written = orjson.dumps(content)
-        parse(written)
-    except (TypeError, RecordError) as error:
-        return Refusal("attributes", f"expected what a record can hold, found {error}")
-    if len(written) > ATTRIBUTES_BYTES:
-        return Refusal("attributes", f"expected at most {ATTRIBUTES_BYTES} bytes, found {len(written)}")
-    return None
-
-
-def _key(found: Any) -> str:
+def as_key(found: Any) -> str:
     """A JSON value as a map spells it."""
     if isinstance(found, str):
         return found
@@ -362,11 +310,12 @@ def _key(found: Any) -> str:
     return json.dumps(found)
 
 
+def _paths(fields: Sequence[Field]) -> str:
+    spelled: Iterator[str] = (".".join(f.path) for f in fields)
+    first = [text for text, _ in zip(spelled, range(5), strict=False)]
+    return ", ".join(first) + (" …" if len(fields) > 5 else "")
+
+
 def _text(found: Any) -> str:
     text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
-def _shown(found: Any) -> str:
-    shown = repr(found)
-    return shown if len(shown) <= 60 else shown[:60] + "…"

@@ -1,5 +1,5 @@
 """What is done with drivers, once for all of them: when a device is asked, what happens when it does not answer, what
-becomes of a reading. The whole of it is in `Poller.cycle`.
+becomes of what it says. The whole of it is in `Poller.cycle` and `Poller._over`.
 
 Invariants: a device is asked at its scheduled times and no others; one that is silent is asked as its breaker permits
 and delays nobody else; its silence is journaled once (one bad sample of every point, when the breaker opens) and from
@@ -8,42 +8,19 @@ then on told by heartbeats; when it answers again, all its points are read at on
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from edge import metrics
 from edge.breaker import Breaker, State
-from edge.codes import Changes
-from edge.driver import Deliver, Outcome, PollingDriver, PushingDriver, Reading
-from edge.journal import Journal
-from edge.schedule import Schedule, phase_of
+from edge.driver import Outcome, PollingDriver, PushingDriver, Put
+from edge.schedule import Rota
 from telemetry.clock import Clock
-from telemetry.service import cancel_all
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Intake:
-    """Where readings of all drivers come in: code and string points become events, then it is journaled."""
-
-    journal: Journal
-    changes: Mapping[str, Changes]
-
-    def deliver(self, reading: Reading, done: Callable[[], None] | None = None) -> bool:
-        """See edge.driver.Deliver."""
-        changes = self.changes[reading.equipment]
-        before = dict(changes.last)
-        events, state = changes.events(reading)
-        if events:
-            reading = replace(reading, events=(*reading.events, *events), state=state)
-        if self.journal.put(reading, done):
-            return True
-        changes.last = before
-        return False
 
 
 @dataclass(slots=True)
@@ -63,60 +40,60 @@ class Reachability:
             log.info("equipment answers again", equipment=equipment)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Poller:
-    """Asks one equipment on its schedule."""
+    """Asks one equipment when it is due. See edge.schedule.Due."""
 
     driver: PollingDriver
-    deliver: Deliver
+    put: Put
     reach: Reachability
     clock: Clock
-    origin_s: float
-    """Monotonic time that all schedules are counted from."""
     breaker: Breaker = field(default_factory=Breaker)
     _faults: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _due_s: dict[int, float] = field(default_factory=dict)
+    _stopped: bool = False
 
-    async def run(self) -> None:
-        """Works until cancelled: one loop for each group of points.
+    def join(self, rota: Rota) -> None:
+        """Takes its turns from now on."""
+        for group, interval_s in enumerate(self.driver.intervals_s):
+            rota.add(self, group, name=self.driver.equipment, interval_s=interval_s)
 
-        Not a task group: that cancels once, and pymodbus can swallow it when a connection comes at that very moment.
-        """
-        groups = [asyncio.create_task(self._keep(group)) for group in range(len(self.driver.intervals_s))]
-        try:
-            await asyncio.gather(*groups)
-        finally:
-            await cancel_all(groups)
+    def stop(self) -> None:
+        """Whatever is under way comes to nothing."""
+        self._stopped = True
+        self.reach.since_us.pop(self.driver.equipment, None)
 
-    async def _keep(self, group: int) -> None:
-        interval_s = self.driver.intervals_s[group]
-        origin_s = self.origin_s + phase_of(self.driver.equipment, interval_s)
-        schedule = Schedule(interval_s, origin_s)
-        while True:
-            await self.clock.sleep(max(schedule.due_s - self.clock.monotonic_s(), 0.0))
-            due_s, now_s = schedule.due_s, self.clock.monotonic_s()
-            missed = schedule.begin(now_s)
-            metrics.LATENESS.observe(max(now_s - due_s, 0.0))
-            if missed:
-                metrics.MISSED.inc(missed)
-            await self.cycle(group)
+    def due(self, group: int, due_s: float, missed: int) -> None:
+        """See edge.schedule.Due."""
+        if missed:
+            metrics.cycles["missed"] += missed
+        self._due_s[group] = due_s
+        self.cycle(group)
 
-    async def cycle(self, group: int) -> None:
-        """One cycle: ask if the breaker permits, deliver what came, mind how the device behaved."""
+    def cycle(self, group: int) -> None:
+        """One cycle: ask if the breaker permits."""
         if not self.breaker.permits(self.clock.monotonic_s()):
-            metrics.CYCLES.labels("skipped").inc()
+            metrics.cycles["skipped"] += 1
             return
-        outcome = await self.driver.read(group)
+        probe = self.breaker.state is State.HALF_OPEN
+        if not self.driver.begin(group, partial(self._over, group), probe=probe):
+            metrics.cycles["missed"] += 1
+
+    def _over(self, group: int, outcome: Outcome) -> None:
+        """A cycle is over: put what came, mind how the device behaved."""
+        if self._stopped:
+            return
         self._note(group, outcome)
         if outcome.answered:
-            self.deliver(outcome.reading, None)
+            self.put(outcome.source, outcome.received, outcome.rows)
             if self.breaker.succeeded():
-                await self._recovered(group)
+                self._recovered(group)
             return
         opened = any([self._failed() for _ in range(outcome.unanswered)])
         if opened:
             self._unreachable(outcome)
         elif self.breaker.state is State.CLOSED:
-            self.deliver(outcome.reading, None)
+            self.put(outcome.source, outcome.received, outcome.rows)
 
     def _failed(self) -> bool:
         return self.breaker.failed(self.clock.monotonic_s(), self.clock.now_us())
@@ -124,25 +101,33 @@ class Poller:
     def _unreachable(self, outcome: Outcome) -> None:
         equipment, now_us = self.driver.equipment, self.clock.now_us()
         self.reach.lost(equipment, self.breaker.failing_since_us or now_us, outcome.faults)
-        for batch in self.driver.unreadable(now_us):
-            self.deliver(Reading(equipment, batch), None)
+        for source, received, rows in self.driver.unreadable(now_us):
+            self.put(source, received, rows)
 
-    async def _recovered(self, group: int) -> None:
+    def _recovered(self, group: int) -> None:
         """The rest of its points is read at once, not when a slow schedule comes round."""
         self.reach.back(self.driver.equipment)
         for other in range(len(self.driver.intervals_s)):
             if other != group and self.breaker.state is State.CLOSED:
-                await self.cycle(other)
+                self.cycle(other)
 
     def _note(self, group: int, outcome: Outcome) -> None:
         """Counts the cycle, and logs its faults when they change."""
-        worked = "ok" if not outcome.faults else "partial" if outcome.answered else "failed"
-        metrics.CYCLES.labels(worked).inc()
+        due_s = self._due_s.pop(group, None)
+        if due_s is not None and outcome.begun_s is not None:
+            metrics.lateness.note(max(outcome.begun_s - due_s, 0.0))
+        if not outcome.faults:
+            metrics.cycles["ok"] += 1
+            if not self._faults:
+                return
+        else:
+            metrics.cycles["partial" if outcome.answered else "failed"] += 1
         if outcome.faults != self._faults.get(group, ()):
-            self._faults[group] = outcome.faults
             if outcome.faults:
+                self._faults[group] = outcome.faults
                 log.warning("requests failed", equipment=self.driver.equipment, faults=list(outcome.faults))
             else:
+                del self._faults[group]
                 log.info("all requests answered", equipment=self.driver.equipment)
 
 
@@ -159,3 +144,4 @@ class Presence:
         for driver in self.pushing:
             found.update(driver.unreachable(now_us))
         return found
+

@@ -1,0 +1,218 @@
+"""What an edge reads, and how that changes while it runs: a new plant file restarts what it changes and nothing else.
+
+Invariant: everything in use belongs to one plant file that was checked whole. `prepare` builds what is new without
+touching what runs, and raises if any of it cannot be; `switch` cannot fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from edge.bus import Bus, make_bus, spare
+from edge.codes import Changes
+from edge.driver import PushingDriver, Put
+from edge.modbus import Layouts, ModbusDevice, make_device
+from edge.policy import Poller, Reachability
+from edge.schedule import Rota
+from telemetry.clock import Clock
+from telemetry.errors import ConfigError, Fault
+from telemetry.plant import Endpoint, Equipment, Plant
+from telemetry.service import cancel_all
+
+log = structlog.get_logger()
+
+MakePushing = Callable[[Plant, Sequence[Equipment]], Sequence[PushingDriver]]
+"""Makes the pushing drivers of some equipment, one for each endpoint. Raises ConfigError."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Polled:
+    equipment: Equipment
+    endpoint: Endpoint
+    device: ModbusDevice
+    poller: Poller
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pushed:
+    members: tuple[Equipment, ...]
+    endpoint: Endpoint
+    driver: PushingDriver
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Next:
+    """A plant, ready to be switched to."""
+
+    plant: Plant
+    equipment: tuple[Equipment, ...]
+    polled: Mapping[str, _Polled]
+    buses: Mapping[str, tuple[Endpoint, Bus]]
+    pushed: Mapping[str, _Pushed]
+
+
+@dataclass(slots=True, eq=False)
+class Fleet:
+    """Everything that is read. `run` works until cancelled."""
+
+    put: Put
+    clock: Clock
+    changes: Changes
+    reach: Reachability
+    rota: Rota
+    make_pushing: MakePushing
+    state: dict[str, str]
+    """What is known of all equipment, as it is journaled."""
+    file: str
+    plant: Plant | None = None
+    equipment: tuple[Equipment, ...] = ()
+    _polled: Mapping[str, _Polled] = field(default_factory=dict)
+    _buses: Mapping[str, tuple[Endpoint, Bus]] = field(default_factory=dict)
+    _pushed: Mapping[str, _Pushed] = field(default_factory=dict)
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _layouts: Layouts = field(default_factory=Layouts)
+    _over: asyncio.Future[None] | None = None
+
+    @property
+    def pushing(self) -> list[PushingDriver]:
+        """Drivers that are pushed to."""
+        return [pushed.driver for pushed in self._pushed.values()]
+
+    @property
+    def polled(self) -> int:
+        """How many equipments are asked."""
+        return len(self._polled)
+
+    def prepare(self, plant: Plant, equipment: Sequence[Equipment]) -> Next:
+        """What is to be read from now on; what does not change is taken over as it is. Raises ConfigError."""
+        buses = self._next_buses(plant, equipment)
+        polled: dict[str, _Polled] = {}
+        faults = []
+        for one in equipment:
+            if not one.address.is_modbus:
+                continue
+            endpoint, bus = buses[one.address.endpoint]
+            old = self._polled.get(one.id)
+            if old is not None and old.equipment == one and old.device.bus is bus:
+                polled[one.id] = old
+                continue
+            try:
+                device = make_device(one, bus, self.clock, endpoint, layouts=self._layouts, state=self.state)
+            except ValueError as error:
+                expected = "points that a request can read"
+                faults.append(Fault(self.file, 0, f"equipment.{one.id}", expected, str(error)))
+                continue
+            polled[one.id] = _Polled(one, endpoint, device, Poller(device, self.put, self.reach, self.clock))
+        if faults:
+            raise ConfigError(faults)
+        return Next(plant, tuple(equipment), polled, buses, self._next_pushed(plant, equipment))
+
+    async def switch(self, to: Next) -> None:
+        """Reads what `to` says from now on: stops what is gone or changed, starts what is new."""
+        for name, old in self._polled.items():
+            if to.polled.get(name) is not old:
+                old.poller.stop()
+                self.rota.remove(old.poller)
+                old.device.close()
+        gone = [task for key, task in self._tasks.items() if to.pushed.get(key) is not self._pushed.get(key)]
+        await cancel_all(gone)
+        self._tasks = {key: task for key, task in self._tasks.items() if task not in gone}
+        for endpoint, (_, bus) in self._buses.items():
+            if to.buses.get(endpoint, (None, None))[1] is not bus:
+                bus.close()
+        self._watch(to)
+        started = [new for name, new in to.polled.items() if self._polled.get(name) is not new]
+        self.plant, self.equipment = to.plant, to.equipment
+        self._polled, self._buses, self._pushed = to.polled, to.buses, to.pushed
+        self._share()
+        for new in started:
+            spare(new.device.bus, new.endpoint.quirks(new.equipment.profile.modbus))
+            new.poller.join(self.rota)
+        for key, pushed in self._pushed.items():
+            if key not in self._tasks:
+                self._tasks[key] = self._start(pushed.driver)
+
+    async def run(self) -> None:
+        """Asks when it is time. Raises what a driver fails with."""
+        self._over = asyncio.get_running_loop().create_future()
+        rota = asyncio.create_task(self.rota.run())
+        try:
+            await asyncio.wait((rota, self._over), return_when=asyncio.FIRST_COMPLETED)
+            for done in (rota, self._over):
+                if done.done():
+                    done.result()
+        finally:
+            await cancel_all((rota, *self._tasks.values()))
+            for polled in self._polled.values():
+                polled.poller.stop()
+            for _, bus in self._buses.values():
+                bus.close()
+
+    def _start(self, driver: PushingDriver) -> asyncio.Task[None]:
+        task = asyncio.create_task(driver.run(self.put))
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A driver works until cancelled: that it ended otherwise is an error of the service."""
+        if not task.cancelled() and self._over is not None and not self._over.done():
+            error = task.exception() or RuntimeError("a driver ended by itself")
+            self._over.set_exception(error)
+
+    def _next_buses(self, plant: Plant, equipment: Sequence[Equipment]) -> dict[str, tuple[Endpoint, Bus]]:
+        buses: dict[str, tuple[Endpoint, Bus]] = {}
+        for one in equipment:
+            key = one.address.endpoint
+            if one.address.is_modbus and key not in buses:
+                endpoint = plant.endpoint(one.address)
+                old = self._buses.get(key)
+                kept = old is not None and old[0] == endpoint and self._same_line(key, one)
+                buses[key] = (
+                    old if kept and old is not None else (endpoint, make_bus(one.address, endpoint, self.clock, file=self.file))
+                )
+        return buses
+
+    def _same_line(self, key: str, one: Equipment) -> bool:
+        """Whether a serial line is still spoken on as before."""
+        before = next((p.equipment for p in self._polled.values() if p.equipment.address.endpoint == key), None)
+        return before is None or before.address.options == one.address.options
+
+    def _next_pushed(self, plant: Plant, equipment: Sequence[Equipment]) -> dict[str, _Pushed]:
+        members: dict[str, list[Equipment]] = {}
+        for one in equipment:
+            if not one.address.is_modbus:
+                members.setdefault(one.address.endpoint, []).append(one)
+        kept: dict[str, _Pushed] = {}
+        changed: list[Equipment] = []
+        for key, mine in members.items():
+            old = self._pushed.get(key)
+            if old is not None and old.members == tuple(mine) and old.endpoint == plant.endpoint(mine[0].address):
+                kept[key] = old
+            else:
+                changed += mine
+        for driver in self.make_pushing(plant, changed) if changed else ():
+            mine = members[driver.endpoint]
+            kept[driver.endpoint] = _Pushed(tuple(mine), plant.endpoint(mine[0].address), driver)
+        return kept
+
+    def _watch(self, to: Next) -> None:
+        """Code points of what is new are minded, of what is gone forgotten."""
+        before, after = {e.id: e for e in self.equipment}, {e.id: e for e in to.equipment}
+        for name in before.keys() - after.keys():
+            self.changes.forget(name)
+        for name, one in after.items():
+            if before.get(name) != one:
+                self.changes.forget(name)
+                self.changes.watch(name, one.profile)
+
+    def _share(self) -> None:
+        """Which endpoints have several units."""
+        units: dict[str, set[int]] = {}
+        for polled in self._polled.values():
+            units.setdefault(polled.equipment.address.endpoint, set()).add(polled.equipment.address.unit)
+        for endpoint, (_, bus) in self._buses.items():
+            bus.shared = len(units.get(endpoint, ())) > 1

@@ -1,0 +1,144 @@
+"""What the spool knows of time: how old its records are, when it last saw a set clock, and what waits for one.
+
+Invariants
+- Age (`at_s`) is counted by a clock that never steps: a wall clock that is set forward ages nothing and drops nothing.
+  Over a restart it advances by what the wall clock did, where that was set before and after, and never goes back.
+- A provisional reading (edge.provisional) is held without a number. It is released once, in one transaction with its
+  deletion, its ledger increments and the numbers it is given: exactly when the clock is set; estimated when it was held
+  for `hold_s`, or when it is of an earlier boot.
+- Estimates begin at the last time this spool knew, and never go back: not before what was already sent.
+
+Of the spool's thread, within its transactions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from edge.provisional import Provisional, Released, release
+from edge.stamps import SET_US, Offset, Stamps
+from telemetry.messages import Kind
+
+_US: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class SpoolClock:
+    """Of one opening of the spool."""
+
+    db: sqlite3.Connection
+    stamps: Stamps
+    _age_base_s: float = 0.0
+    _opened_us: int = 0
+    """Since boot."""
+    _held_since_us: int | None = None
+    """The earliest time that is held, of this boot."""
+    held: int = 0
+    """Records that wait for the clock."""
+    _marked: tuple[str, int | None] = field(default=("", None))
+
+    def load(self) -> None:
+        """Takes over what is known from before. Within a transaction."""
+        row = self.db.execute("SELECT wall_us, at_s, boot, offset_us FROM mark").fetchone()
+        wall_us, at_s, boot, offset_us = row or (0, 0, "", None)
+        newest = self.db.execute("SELECT wall_us, at_s FROM tally ORDER BY position DESC LIMIT 1").fetchone()
+        if newest is not None:
+            wall_us, at_s = max(wall_us, newest[0]), max(at_s, newest[1])
+        now_us = self.stamps.clock.now_us()
+        if now_us < SET_US:
+            now_us = 0
+        passed_s = max(now_us - wall_us, 0) / _US if now_us and wall_us else 0.0
+        self._age_base_s = at_s + passed_s if at_s else max(now_us, wall_us, self.stamps.floor_us) / _US
+        self._opened_us = self.stamps.since_boot_us()
+        self.stamps.floor_us = max(self.stamps.floor_us, wall_us)
+        if boot == self.stamps.boot and offset_us is not None:
+            self.stamps.estimate_us = offset_us
+        self._marked = (boot, offset_us)
+        self.count_held()
+
+    def count_held(self) -> None:
+        """Looks what is held on the disk."""
+        self.held = self.db.execute("SELECT count(*) FROM held").fetchone()[0]
+        self._held_since_us = self.db.execute(
+            "SELECT min(first_us) FROM held WHERE boot = ?", (self.stamps.boot,)
+        ).fetchone()[0]
+
+    @property
+    def age_s(self) -> int:
+        """Now, by the clock that never steps."""
+        return int(self._age_base_s + (self.stamps.since_boot_us() - self._opened_us) / _US)
+
+    @property
+    def wall_us(self) -> int:
+        """Now, as best it is known; 0 while it is not."""
+        return self.stamps.log_us() or 0
+
+    def mark(self) -> None:
+        """Keeps what the next opening needs."""
+        offset = self.stamps.offset()
+        wall_us = max(self.wall_us, self.stamps.floor_us)
+        self.db.execute(
+            "INSERT OR REPLACE INTO mark VALUES (0, ?, ?, ?, ?)",
+            (wall_us, self.age_s, self.stamps.boot, None if offset is None else offset.us),
+        )
+
+    def hold(self, one: Provisional) -> None:
+        """Keeps readings until their time is known."""
+        self.db.execute(
+            "INSERT INTO held (boot, first_us, kind, count, crc, value) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.stamps.boot, one.first_us, one.kind, one.count, zlib.crc32(one.value), one.value),
+        )
+
+    def give_up(self) -> None:
+        """No longer waits for the clock: what is held goes out by an estimate, and so does what comes until it is set."""
+        if self.stamps.offset() is None:
+            self.stamps.estimate_us = self.stamps.floor_us
+
+    def is_due(self) -> bool:
+        """Whether something is held that need not be any longer."""
+        if not self.held:
+            return False
+        since_us = self._held_since_us
+        if since_us is not None and (self.stamps.since_boot_us() - since_us) / _US > self.stamps.hold_s:
+            self.give_up()
+        return since_us is None or self.stamps.offset() is not None
+
+    def due(self) -> Iterator[tuple[int, Released | None]]:
+        """(size, what is released) of each record whose time is known now, oldest first; None where it is damaged.
+
+        They are deleted. Call `count_held` after COMMIT or ROLLBACK.
+        """
+        rows = self.db.execute("SELECT position, boot, kind, crc, value FROM held ORDER BY position").fetchall()
+        now_us = self.stamps.clock.now_us()
+        newest_us = now_us if now_us >= SET_US else None
+        for position, boot, kind, crc, value in rows:
+            offset = self.stamps.offset() if boot == self.stamps.boot else Offset(self._earlier(boot), exact=False)
+            if offset is None:
+                continue
+            self.db.execute("DELETE FROM held WHERE position = ?", (position,))
+            if zlib.crc32(value) != crc:
+                yield len(value), None
+                continue
+            known = release(Kind(kind), value, offset, newest_us=None if offset.exact else newest_us)
+            if not offset.exact:
+                self.stamps.floor_us = max(self.stamps.floor_us, known.last_us)
+            yield len(value), known
+
+    def at_once(self, several: Sequence[Provisional]) -> list[Released] | None:
+        """Readings that need not be held, because the offset of this boot is known. None where it is not."""
+        offset = self.stamps.offset()
+        return None if offset is None else [release(one.kind, one.value, offset) for one in several]
+
+    def _earlier(self, boot: str) -> int:
+        """The estimate for an earlier boot: that it began when the spool last knew the time."""
+        known_boot, offset_us = self._marked
+        return offset_us if boot == known_boot and offset_us is not None else self._floor_of(boot)
+
+    def _floor_of(self, boot: str) -> int:
+        return self._floors.setdefault(boot, self.stamps.floor_us)
+
+    _floors: dict[str, int] = field(default_factory=dict)
