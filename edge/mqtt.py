@@ -314,7 +314,20 @@ def secure(client: Client, broker: Broker) -> None:
     if broker.username is not None:
         client.username_pw_set(broker.username, broker.password)
     if broker.address.scheme == "mqtts":
-        client.tls_set_context(ssl.create_default_context(cafile=broker.ca_file))
+        context = ssl.create_default_context(cafile=broker.ca_file)
+        context.sslsocket_class = _ClosedOnFailure
+        client.tls_set_context(context)
+
+
+class _ClosedOnFailure(ssl.SSLSocket):
+    """paho forgets a socket whose handshake failed, and leaves it open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 def why_not_connected(error: BaseException | None) -> str:

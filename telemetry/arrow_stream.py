@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -99,10 +99,13 @@ def write_stream(
     All columns (n,), n may be 0. Raises ValueError where a column has another type or length than the schema and
     `signal` say, an index points beyond the names, or the names together are over 2 GiB.
     """
+    utf8 = [block.utf8 for block in blocks]
+    utf8_bytes = sum(map(len, utf8))
+    if utf8_bytes > _LARGEST:
+        raise ValueError("names: over 2 GiB in one record")
     offsets = _offsets(blocks)
     names, n = len(offsets) - 1, len(signal)
     _check(names, signal, time_us, value, quality)
-    utf8_bytes = sum(len(block.utf8) for block in blocks)
     # Of each field the validity, of no bytes because there are no nulls, and then what it holds.
     names_body, names_places = _laid(0, 4 * (names + 1), utf8_bytes)
     rows_body, rows_places = _laid(0, 4 * n, 0, 8 * n, 0, 8 * n, 0, n)
@@ -112,7 +115,7 @@ def write_stream(
             _NAMES.filled(names_body, names, names, *names_places),
             offsets.astype("<i4", copy=False).data,
             bytes(-offsets.nbytes % 8),
-            *[block.utf8 for block in blocks],
+            *utf8,
             bytes(-utf8_bytes % 8),
             _ROWS.filled(rows_body, n, n, n, n, n, *rows_places),
             np.ascontiguousarray(signal, "<i4").data,
@@ -138,9 +141,8 @@ def _laid(*lengths: int) -> tuple[int, list[int]]:
 
 def _offsets(blocks: Sequence[NameBlock]) -> npt.NDArray[np.int32]:
     """(names + 1,) int32: where each name begins, and the last one ends."""
-    if sum(len(block.utf8) for block in blocks) > _LARGEST:
-        raise ValueError("names: over 2 GiB in one record")
-    lengths = np.frombuffer(b"".join([block.lengths.data for block in blocks]), np.int32)
+    buffers: list[Any] = [block.lengths for block in blocks]  # numpy's stubs call an array a buffer from 3.12 on only.
+    lengths = np.frombuffer(b"".join(buffers), np.int32)
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     return offsets

@@ -81,7 +81,10 @@ def _said(item: Mapping[str, Any], model: type[BaseModel], path: Path) -> tuple[
         return "this key", "nothing"
     if kind == "extra_forbidden":
         return nearest(path[-1], _keys_at(model, path[:-1])), "an unknown key"
-    return _expected(kind, context, item["msg"]), "plain text" if path[-1] in _SECRET else shown(given)
+    expected = _expected(kind, context, item["msg"])
+    if kind == "literal_error" and "'" in str(context["expected"]) and isinstance(given, (int, float)):
+        expected += " (in quotes)"
+    return expected, "plain text" if path[-1] in _SECRET else shown(given)
 
 
 def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from telemetry.address import Address, endpoint_of, parse_address
+from telemetry.address import endpoint_of, parse_address
 from telemetry.errors import ConfigError, Fault
 from telemetry.faults import problem_faults, validate
 from telemetry.plant import Equipment, Plant, PlantEquipment, PlantFile
-from telemetry.plant_problems import address_of, plant_problems
+from telemetry.plant_problems import address_of, endpoint_at, plant_problems
 from telemetry.problems import Path as KeyPath
 from telemetry.problems import Raw, items, mapping, mappings
 from telemetry.profile import Profile
@@ -170,26 +170,28 @@ def _unreadable(document: Document, here: KeyPath, entry: Raw, profile: Profile)
         other = "mqtt" if address.is_modbus else "modbus"
         expected = f"an address of {other}, the one that {profile.profile} has points for"
         yield document.fault((*here, "address"), expected, shown(entry["address"]))
-    yield from _too_long(document, here, address, profile)
+    if address.is_modbus:
+        for key, endpoint in mappings(document.data, "endpoints"):
+            if endpoint_at(key) == address.endpoint:
+                yield from _too_long(document, key, endpoint, profile)
+                yield from _too_low(document, key, endpoint, profile)
 
 
-def _too_long(document: Document, here: KeyPath, address: Address, profile: Profile) -> Iterator[Fault]:
-    for key, endpoint in mappings(document.data, "endpoints"):
-        most = endpoint.get("max_registers")
-        if not isinstance(most, int) or not address.is_modbus or _endpoint(key) != address.endpoint:
-            continue
+def _too_low(document: Document, key: str, endpoint: Raw, profile: Profile) -> Iterator[Fault]:
+    low = [name for name, point in profile.points.items() if point.modbus and point.modbus.address == 0]
+    if endpoint.get("address_base") == 1 and profile.modbus.address_base == 0 and low:
+        expected = f"0, for {profile.profile}'s {low[0]} at address 0"
+        yield document.fault(("endpoints", key, "address_base"), expected, "1")
+
+
+def _too_long(document: Document, key: str, endpoint: Raw, profile: Profile) -> Iterator[Fault]:
+    most = endpoint.get("max_registers")
+    if isinstance(most, int):
         widths = {name: point.modbus.registers for name, point in profile.points.items() if point.modbus}
         widest = max(widths, key=lambda name: widths[name], default="")
         if widths and widths[widest] > most:
             expected = f"at least the {widths[widest]} registers of {profile.profile}'s {widest}"
             yield document.fault(("endpoints", key, "max_registers"), expected, str(most))
-
-
-def _endpoint(key: str) -> str | None:
-    try:
-        return endpoint_of(key)
-    except ValueError:
-        return None
 
 
 def _assemble(file: PlantFile, profiles: Mapping[str, Profile]) -> Plant:

@@ -6,17 +6,35 @@ mistake never hides another. Equipment whose profile is known is checked against
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, get_args
 from zoneinfo import available_timezones
 
-from telemetry.address import Address, endpoint_of, parse_address
+from telemetry.address import DEFAULT_PORTS, MODBUS, MQTT, SERIAL, Address, endpoint_of, host_and_port, parse_address
 from telemetry.plant import Level
-from telemetry.problems import Path, Problem, Raw, items, mapping
+from telemetry.problems import Path, Problem, Raw, items, mapping, mappings
 from telemetry.wording import nearest, shown
 
 LEVELS: tuple[str, ...] = get_args(Level)
 """From the widest to the narrowest."""
+
+LINE_KEYS: Final = {
+    "baud": ("baud", 9600), "parity": ("parity", "N"), "stop": ("stop_bits", 1), "data": ("data_bits", 8),
+}  # fmt: skip
+"""Options of a serial address: the endpoint's key for the same, and its default."""
+
+_NETWORK: Final = tuple(scheme for scheme in MODBUS if scheme != SERIAL)
+_TLS: Final = ("modbus+tls", "mqtts")
+KEYS_OF: Final = {
+    **dict.fromkeys(("pause_after_connect_s", "pause_between_requests_s", "one_request_per_point"), MODBUS),
+    **dict.fromkeys(("close_after_cycle", "address_base", "max_registers", "max_gap"), MODBUS),
+    **dict.fromkeys(("baud", "parity", "stop_bits", "data_bits"), (SERIAL,)),
+    **dict.fromkeys(("username", "password", "mqtt_version"), MQTT),
+    **dict.fromkeys(("ca_file", "cert_file", "key_file"), _TLS),
+    "fallback": _NETWORK,
+    "server_name": ("modbus+tls",),
+}
+"""Keys of an endpoint that only some schemes read: which."""
 
 _PARTY_KINDS = {"maintainer": "maintainer"}
 """Roles that only an organisation of a kind may hold. Owner and user may be anybody."""
@@ -38,6 +56,14 @@ def address_of(equipment: Raw) -> Address | None:
     text = equipment.get("address")
     try:
         return parse_address(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def endpoint_at(key: str) -> str | None:
+    """An endpoint key as `Address.endpoint` spells it, where it reads."""
+    try:
+        return endpoint_of(key)
     except ValueError:
         return None
 
@@ -84,6 +110,7 @@ def _cycle(start: Any, parents: dict[Any, Any]) -> list[str]:
 def _addresses(plant: Raw) -> Iterator[Problem]:
     seen: dict[tuple[str, int, str], str] = {}
     protocols: dict[tuple[str, int], str] = {}
+    lines: dict[tuple[str, str], tuple[str, str]] = {}
     for i, equipment in items(plant, "equipment"):
         path, text = ("equipment", i, "address"), equipment.get("address")
         if not isinstance(text, str):
@@ -93,7 +120,9 @@ def _addresses(plant: Raw) -> Iterator[Problem]:
         except ValueError as error:
             yield said(path, error)
             continue
-        if not address.is_serial:
+        if address.is_serial:
+            yield from _line(path, address, str(equipment.get("id")), plant, lines)
+        else:
             yield from _shared(path, address, protocols)
         place = (address.endpoint, address.unit, address.prefix)
         if place in seen:
@@ -106,6 +135,22 @@ def _shared(path: Path, address: Address, protocols: dict[tuple[str, int], str])
     first = protocols.setdefault((address.host, address.port), address.scheme)
     if first != address.scheme:
         yield Problem(path, f"{first}, as others address {address.host}:{address.port}", address.scheme)
+
+
+def _line(
+    path: Path, address: Address, name: str, plant: Raw, lines: dict[tuple[str, str], tuple[str, str]]
+) -> Iterator[Problem]:
+    """Line settings that contradict those of the endpoint, or of others on the same line."""
+    endpoint = next((e for key, e in mappings(plant, "endpoints") if endpoint_at(key) == address.endpoint), {})
+    for option, (key, default) in LINE_KEYS.items():
+        said, set_there = address.options.get(option), endpoint.get(key)
+        if said is not None and set_there is not None and said != str(set_there):
+            yield Problem(path, f"{option}={set_there}, as endpoints.{address.endpoint} says", f"{option}={said}")
+            continue
+        mine = said or str(default if set_there is None else set_there)
+        theirs, whose = lines.setdefault((address.endpoint, option), (mine, name))
+        if theirs != mine:
+            yield Problem(path, f"{option}={theirs}, as {whose} has it on this line", f"{option}={mine}")
 
 
 def _references(plant: Raw) -> Iterator[Problem]:
@@ -146,7 +191,7 @@ def _party(path: Path, role: str, party: Any, kinds: dict[Any, Any]) -> Iterator
 def _endpoints(plant: Raw) -> Iterator[Problem]:
     used = {address.endpoint for _, e in items(plant, "equipment") if (address := address_of(e))}
     first: dict[str, str] = {}
-    for key in mapping(plant, "endpoints"):
+    for key, body in mapping(plant, "endpoints").items():
         path = ("endpoints", key)
         try:
             endpoint = endpoint_of(key)
@@ -158,6 +203,26 @@ def _endpoints(plant: Raw) -> Iterator[Problem]:
         elif endpoint not in used:
             yield Problem(path, f"an endpoint that an equipment uses, {nearest(endpoint, used)}", shown(key))
         first.setdefault(endpoint, key)
+        if isinstance(body, Mapping):
+            yield from _endpoint_keys(path, endpoint, body)
+
+
+def _endpoint_keys(path: Path, endpoint: str, body: Raw) -> Iterator[Problem]:
+    """Keys that mean nothing at an endpoint of this scheme, and what else of them cannot be."""
+    scheme = endpoint.partition("://")[0]
+    for key, schemes in KEYS_OF.items():
+        if body.get(key) is not None and scheme not in schemes:
+            yield Problem((*path, key), f"no {key} at {scheme}, only at {', '.join(schemes)}", "this key")
+    if body.get("key_file") is not None and body.get("cert_file") is None:
+        yield Problem((*path, "cert_file"), "the certificate of key_file", "nothing")
+    if isinstance(fallback := body.get("fallback"), str) and scheme in KEYS_OF["fallback"]:
+        try:
+            host, port = host_and_port(fallback, port=DEFAULT_PORTS[scheme])
+        except ValueError as error:
+            yield said((*path, "fallback"), error)
+            return
+        if endpoint_at(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}") == endpoint:
+            yield Problem((*path, "fallback"), "another host or port than the endpoint's own", shown(fallback))
 
 
 def _twice(named: Iterable[tuple[Path, Any]]) -> Iterator[Problem]:

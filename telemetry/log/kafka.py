@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from telemetry.errors import LogUnavailable
-from telemetry.log.kafka_access import Access, translated
+from telemetry.log.kafka_access import Access, connecting
 from telemetry.log.kafka_producer import KafkaProducer
 from telemetry.log.kafka_reader import KafkaReader
 from telemetry.log.protocol import Assignment
@@ -42,7 +42,7 @@ class KafkaLog:
     async def ensure_topics(self, topics: Sequence[str]) -> None:
         """See Log."""
         admin = AIOKafkaAdminClient(**self.access.arguments())
-        async with translated("topics"):
+        async with connecting("topics", self.access):
             try:
                 await admin.start()
                 answer = await admin.create_topics([self._topic(name) for name in topics])

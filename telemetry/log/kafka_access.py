@@ -9,6 +9,7 @@ kafkas://host:port[,host:port]          TLS, with the system's authorities or `l
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 
 from telemetry.errors import ConfigError, Fault, LogRefused, LogUnavailable
 from telemetry.settings import Settings
 
 ANSWER_S: Final = 10.0
 """A broker that does not answer for so long is unavailable."""
+ASK_WHY_S: Final = 2.0
+"""How long each broker is given to say why it lets nobody in."""
 MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 
 
@@ -79,7 +83,13 @@ def access(settings: Settings) -> Access:
         faults.append(_fault("VIGIL_LOG_USER", "set together with VIGIL_LOG_PASSWORD_FILE", "one of the two"))
     if faults:
         raise ConfigError(faults)
+    logging.getLogger("aiokafka.conn").addFilter(_shows_no_request)
     return Access(servers, tls, mechanism, settings.log_user, password)
+
+
+def _shows_no_request(line: logging.LogRecord) -> bool:
+    """At DEBUG aiokafka logs every request, and a PLAIN login is one with the password in it."""
+    return line.levelno > logging.DEBUG
 
 
 def _fault(key: str, expected: str, found: str) -> Fault:
@@ -96,3 +106,28 @@ async def translated(what: str) -> AsyncIterator[None]:
         raise LogRefused(f"{what}: the broker takes no record of this size: {error}") from error
     except (KafkaError, OSError) as error:  # TimeoutError is an OSError
         raise LogUnavailable(f"{what}: {str(error) or f'no answer in {ANSWER_S:.0f} s'}") from error
+
+
+@asynccontextmanager
+async def connecting(what: str, access: Access) -> AsyncIterator[None]:
+    """As `translated`, for what begins with a connection: says why no broker took it."""
+    async with translated(what):
+        try:
+            yield
+        except KafkaConnectionError as error:
+            raise LogUnavailable(f"{what}: {await _why_not(access) or error}") from error
+
+
+async def _why_not(access: Access) -> str:
+    """What each broker answers to one connection more: of its first one aiokafka says why to its own log only."""
+    known = ("security_protocol", "ssl_context", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
+    arguments = {name: value for name, value in access.arguments().items() if name in known}
+    reasons = []
+    for server in access.servers:
+        host, _, port = server.rpartition(":")
+        try:
+            connection = await create_conn(host, int(port), request_timeout_ms=int(ASK_WHY_S * 1000), **arguments)
+            connection.close()
+        except (KafkaError, OSError) as error:
+            reasons.append(f"{server}: {str(error) or 'no answer'}")
+    return "; ".join(reasons)

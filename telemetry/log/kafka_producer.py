@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from telemetry.errors import LogError, LogUnavailable
-from telemetry.log.kafka_access import ANSWER_S, Access, translated
+from telemetry.log.kafka_access import ANSWER_S, Access, connecting, translated
 from telemetry.log.protocol import MAX_RECORD_BYTES, OutRecord, refuse_oversize
 
 IN_FLIGHT: Final = 16
@@ -77,7 +77,7 @@ class KafkaProducer:
                 max_request_size=MAX_RECORD_BYTES + _OVERHEAD_BYTES,
             )
             try:
-                async with translated("producer"):
+                async with connecting("producer", self._access):
                     await producer.start()
             except BaseException:
                 await _abandon(producer)

@@ -27,7 +27,7 @@ from aiokafka.errors import (
 )
 
 from telemetry.errors import LogDiscontinuity, LogUnavailable
-from telemetry.log.kafka_access import ANSWER_S, Access, translated
+from telemetry.log.kafka_access import ANSWER_S, Access, connecting, translated
 from telemetry.log.protocol import REBALANCE_S, Assignment, Bounds, InRecord, Partition
 
 log = structlog.get_logger()
@@ -100,7 +100,7 @@ class _Lookup:
     async def _ask(self, question: Callable[[AIOKafkaConsumer], Awaitable[T]]) -> T:
         async with self._turn:
             try:
-                async with translated("lookup"):
+                async with connecting("lookup", self._access):
                     if self._consumer is None:
                         self._consumer = AIOKafkaConsumer(
                             **self._access.arguments(),
@@ -125,6 +125,7 @@ class KafkaReader:
     """See Reader."""
 
     def __init__(self, access: Access, group: str, assignment: Assignment) -> None:
+        self._access = access
         self._lookup = _Lookup(access)
         self._group = group
         self._assignment = assignment
@@ -148,7 +149,7 @@ class KafkaReader:
     async def open(self, topics: Sequence[str]) -> None:
         """Connects and joins the group."""
         try:
-            async with translated(f"group {self._group}"):
+            async with connecting(f"group {self._group}", self._access):
                 await self._consumer.start()
         except BaseException:
             await self.close()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,75 @@ async def test_a_receiver_that_is_down_loses_nothing_and_hears_it_in_order(told:
         await until(over)
     assert receiver.transitions(found[0].id)[0] == "raise"
     assert receiver.transitions(found[0].id)[-1] == "clear"
+
+
+async def test_when_the_receiver_is_back_what_waited_for_it_is_told_at_once_and_nothing_else_is_hurried(
+    told: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RETRY_FIRST_S", "RETRY_MOST_S"):
+        monkeypatch.setattr(f"alerting.delivery.{name}", 1000.0)
+    patient = told.model_copy(update={"webhook_repeat_s": 1000.0})
+    failing, waiting, last = finding("lift-bad"), [finding(f"lift-{n}") for n in range(3)], finding("lift-9")
+    receiver.answer = lambda request: 500 if request.content["equipment"]["id"] == "lift-bad" else 204
+    async with producing(patient) as analytics, alerting(patient):
+        await analytics.publish(failing)
+        await put_off(patient, "failed", 1)
+        receiver.stop()
+        await analytics.publish(*waiting)
+        await put_off(patient, "unreachable", 3)
+        receiver.start()
+        await analytics.publish(last)
+
+        async def all_sent() -> bool:
+            ends = [await notices(patient, f.id) for f in (*waiting, last)]
+            return all(("raise", "sent") in end for end in ends)
+
+        await until(all_sent, within_s=10)
+    assert [receiver.transitions(f.id) for f in (*waiting, last)] == [["raise"]] * 4, "no repeat was hurried either"
+    assert receiver.transitions(failing.id) == ["raise"], "a receiver that answered was there"
+
+
+async def put_off(settings: Settings, error: str, count: int) -> None:
+    """Returns when so many notices wait for their next attempt because of this error."""
+
+    async def waits() -> bool:
+        query = "SELECT due_at > now() + interval '400 s' AS far FROM alarm.notice WHERE starts_with(last_error, %s)"
+        return [row["far"] for row in await rows(settings, query, error)] == [True] * count
+
+    await until(waits)
+
+
+async def test_once_acknowledged_an_alarm_has_no_repeat_to_come(told: Settings, receiver: Receiver) -> None:
+    """Acknowledged before its first telling ended, or while it waited for its second."""
+    patient = told.model_copy(update={"webhook_repeat_s": 1000.0})
+    quick, slow = finding("lift-quick"), finding("lift-slow")
+    acknowledged = threading.Event()
+
+    def answer(request: Received) -> int:
+        if request.content["equipment"]["id"] == "lift-quick":
+            acknowledged.wait(20)
+        return 204
+
+    receiver.answer = answer
+    async with producing(patient) as analytics, alerting(patient):
+        await analytics.publish(quick, slow)
+
+        async def told_once() -> bool:
+            return await notices(patient, slow.id) == [("raise", "sent"), ("repeat", None)]
+
+        await until(told_once)
+        for one in (quick, slow):
+            await acknowledge(patient, one.id, one.id)
+            assert await outcome(patient, one.id) == "done"
+        acknowledged.set()
+
+        async def both_told() -> bool:
+            ends = [await notices(patient, one.id) for one in (quick, slow)]
+            return all(("acknowledge", "sent") in end for end in ends)
+
+        await until(both_told)
+    assert await notices(patient, quick.id) == [("raise", "sent"), ("acknowledge", "sent")]
+    assert await notices(patient, slow.id) == [("raise", "sent"), ("repeat", "withdrawn"), ("acknowledge", "sent")]
 
 
 async def test_a_notice_that_the_receiver_chokes_on_holds_nobody_up(told: Settings, receiver: Receiver) -> None:

@@ -176,6 +176,16 @@ def test_a_heartbeat_from_the_future_does_not_move_the_logs_time() -> None:
     assert it.engine.edges["edge-1"].time_us == T0
 
 
+def test_an_old_heartbeat_does_not_move_the_logs_time_back() -> None:
+    """As from the spool of an edge that was away: its equipment's newest readings would be of the future."""
+    edge, it = Edge(), lane()
+    beyond_s = 2 * AHEAD_US / S
+    take(it, [edge.beat(0), edge.beat(beyond_s), edge.beat(1)])
+    assert it.engine.edges["edge-1"].time_us == T0 + beyond_s * S
+    found = take(it, [edge.samples(("a/plain", beyond_s + 1, 95.0))], first=3)
+    assert ([f.raised for f in found], it.engine.counts["future"]) == ([True], 0)
+
+
 @pytest.mark.parametrize(
     ("header", "value", "reason"),
     [

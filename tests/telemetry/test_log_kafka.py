@@ -1,24 +1,19 @@
-"""What only a real broker can show: its death and return, a log wiped under its reader, TLS and the login."""
+"""What only a real broker can show: its death and return, a log wiped under its reader."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from telemetry.errors import ConfigError, LogDiscontinuity, LogError, LogUnavailable
+from telemetry.errors import LogDiscontinuity, LogError, LogUnavailable
 from telemetry.log import open_log
 from telemetry.log.protocol import Bounds, Log, OutRecord, Partition, Producer
 from telemetry.settings import Settings
-from tests.fixtures.kafka import KafkaBroker, require_kafka_jars
-from tests.fixtures.parts import missing
+from tests.fixtures.kafka import KafkaBroker
 from tests.fixtures.ports import free_port
 from tests.telemetry.log_rig import Owner, read_count, read_until, record
 
@@ -128,72 +123,3 @@ async def test_replicas_that_the_cluster_has_not_are_said_so(kafka_broker: Kafka
     log = open_log(Settings(log=kafka_broker.url, log_replication=3))
     with pytest.raises(LogUnavailable, match="the topic cannot be made: InvalidReplicationFactor"):
         await log.ensure_topics([topic])
-
-
-@pytest.fixture(scope="module")
-def secure_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaBroker, Path, int]]:
-    """A broker with a listener for TLS and login, its CA file and that listener's port."""
-    if shutil.which("openssl") is None:
-        missing("openssl", not_tried="the log on Kafka over TLS", how="apt-get install openssl")
-    jars = require_kafka_jars("the log on Kafka over TLS")
-    home = tmp_path_factory.mktemp("secure")
-    _certificate(home)
-    port = free_port()
-    broker = KafkaBroker(home / "broker", jars)
-    broker.listen(
-        f"SECURE://127.0.0.1:{port}",
-        f"""\
-listener.name.secure.ssl.keystore.type=PEM
-listener.name.secure.ssl.keystore.location={home / "server.pem"}
-listener.name.secure.sasl.enabled.mechanisms=PLAIN
-listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
-user_vigil="right";
-""",
-    )
-    broker.start()
-    yield broker, home / "ca.pem", port
-    broker.stop()
-
-
-def _certificate(home: Path) -> None:
-    key, certificate = home / "key.pem", home / "ca.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    (home / "server.pem").write_text(key.read_text() + certificate.read_text())
-
-
-def secure(port: int, ca: Path | None, password: str, tmp_path: Path) -> Log:
-    secret = tmp_path / "password"
-    secret.write_text(f"{password}\n")
-    url = f"kafkas://127.0.0.1:{port}?mechanism=PLAIN"
-    return open_log(Settings(log=url, log_user="vigil", log_password_file=secret, log_ca_file=ca))
-
-
-async def test_records_travel_over_tls_with_a_login(
-    secure_broker: tuple[KafkaBroker, Path, int], topic: str, tmp_path: Path
-) -> None:
-    _, ca, port = secure_broker
-    log = secure(port, ca, "right", tmp_path)
-    producer = await log.producer()
-    reader = await log.reader("g", [topic], Owner())
-    await producer.send(topic, [record("k", "sealed")])
-    assert [r.value for r in await read_count(reader, 1)] == [b"sealed"]
-    await reader.close()
-    await producer.close()
-
-
-async def test_a_wrong_password_and_an_unknown_authority_are_unavailable_and_never_show_the_password(
-    secure_broker: tuple[KafkaBroker, Path, int], topic: str, tmp_path: Path
-) -> None:
-    _, ca, port = secure_broker
-    for log in (secure(port, ca, "wrong-secret", tmp_path), secure(port, None, "right-secret", tmp_path)):
-        assert "secret" not in repr(log)
-        with pytest.raises(LogUnavailable) as caught:
-            await log.producer()
-        assert "secret" not in str(caught.value)
-
-
-def test_a_missing_ca_file_is_a_fault_of_the_settings(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="VIGIL_LOG_CA_FILE"):
-        open_log(Settings(log="kafkas://a:1", log_ca_file=tmp_path / "none.pem"))
