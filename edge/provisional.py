@@ -14,9 +14,8 @@ import numpy as np
 import orjson
 
 from edge.columns import Columns, encode
-from edge.ledger import Increment, Increments, add
+from edge.ledger import Increments, count
 from edge.stamps import Offset
-from telemetry.ledger import HOUR_US, hash_rows
 from telemetry.messages import Event, Kind
 from telemetry.name_block import name_block
 from telemetry.quality import UNCERTAIN_CLOCK, is_bad
@@ -103,21 +102,10 @@ def _samples(held: Columns, offset: Offset, newest_us: int | None) -> Released:
     time_us = held.time_us + _moved(int(held.time_us.max()), offset, newest_us)
     doubtful = ~is_bad(held.quality) & (not offset.exact)
     known = replace(held, time_us=time_us, quality=np.where(doubtful, np.uint8(UNCERTAIN_CLOCK), held.quality))
-    return Released(encode(known), _count(known), int(time_us.max()))
+    return Released(encode(known), count(known), int(time_us.max()))
 
 
 def _moved(last_us: int, offset: Offset, newest_us: int | None) -> int:
     if newest_us is None:
         return offset.us
     return min(offset.us, newest_us - last_us)
-
-
-def _count(columns: Columns) -> dict[tuple[str, int], Increment]:
-    rows = hash_rows(columns.hashes(), columns.time_us, columns.value, columns.quality)
-    found: dict[tuple[str, int], Increment] = {}
-    for equipment, first, n in zip(columns.equipment, columns.starts.tolist(), columns.counts.tolist(), strict=True):
-        hours = columns.time_us[first : first + n] // HOUR_US * HOUR_US
-        for hour in np.unique(hours).tolist():
-            mine = rows[first : first + n][hours == hour]
-            add(found, (equipment, hour), (len(mine), int(mine.sum(dtype=np.uint64))))
-    return found

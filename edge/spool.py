@@ -3,94 +3,102 @@
 Invariants
 - (epoch, seq) is fixed when a record is journaled: epoch is random for each opening, seq counts from 0 without holes.
   A spool restored from a copy opens under a new epoch, so no number is ever used twice; old records keep theirs.
-- A record, its ledger increments and the state that goes with it are one transaction (WAL, synchronous=FULL).
-- At most `max_bytes` of records are kept (their values and OVERHEAD each). Beyond it, the oldest samples and heartbeats
-  are dropped first, then the oldest events and registries. What is dropped is kept as seq ranges and published as a
-  record of its own; ledger and dropped records are never dropped (at most one of each waits at a time).
-- What was handed to the forwarder is not dropped: else it could be both stored and reported as dropped.
+- A record, its ledger increments, the keys of its messages and the state that goes with it are one transaction (WAL,
+  synchronous=FULL). Memory follows the disk: what a commit changes in memory is changed after COMMIT.
+- Readings whose time is not known yet have no number: they get one when they are released (edge.spool_clock).
+- What is kept is bounded in bytes and age (edge.spool_bounds); what goes is published as seq ranges, as a record of its
+  own; at most one record of drops and one of the ledger waits at a time.
 - A record whose bytes are not what was journaled is set aside (table `aside`), counted and reported as dropped.
 
-This module is synchronous and belongs to one thread (edge.journal). Crashes are simulated at the points named by `at`.
+This module is synchronous and belongs to one thread (edge.journal); `tail` is the forwarder's as well. Crashes are simulated
+at the points named by `at`.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge.ledger import Increment, Increments, add
+from edge.ledger import Increments, add
+from edge.provisional import Provisional, Released
+from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Policy, class_of
+from edge.spool_clock import SpoolClock, first_age_s
 from edge.spool_file import lock, open_file
-from telemetry.messages import DroppedRange, Kind, Ledger, LedgerEntry
-from telemetry.wire import Encoded, Identity, encode_dropped, encode_ledger
+from edge.spool_keys import Keys
+from edge.spool_ledger import ENTRIES_MAX, Cells, SpoolLedger
+from edge.spool_tail import TAIL_BYTES, Stored, Tail
+from edge.stamps import Stamps, machine_stamps
+from telemetry.clock import SystemClock
+from telemetry.messages import DroppedRange, Kind
+from telemetry.wire import Encoded, Identity, encode_dropped
 
-OVERHEAD: Final = 128
-"""Bytes that a record costs beside its value: row, index and page slack."""
-SLACK: Final = 64
-"""When dropping, 1/SLACK of the bound is freed beyond what is needed, so that not every commit drops."""
-ENTRIES_MAX: Final = 5_000
-"""Ledger entries or dropped ranges in one record: keeps it below any log's record size."""
 ASIDE_MAX: Final = 1_000
-
-_SAMPLES, _EVENTS, _CONTROL = 0, 1, 2
-_CLASSES: Final = {
-    Kind.SAMPLES: _SAMPLES,
-    Kind.HEARTBEAT: _SAMPLES,
-    Kind.EVENTS: _EVENTS,
-    Kind.REGISTRY: _EVENTS,
-    Kind.LEDGER: _CONTROL,
-    Kind.DROPPED: _CONTROL,
-}
-_SIGN: Final = 1 << 63
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A record in the spool."""
-
-    position: int
-    identity: Identity
-    encoded: Encoded
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the spool lost, since it was opened. Records and samples."""
-
-    dropped_records: int = 0
-    dropped_samples: int = 0
-    corrupt_records: int = 0
-    corrupt_samples: int = 0
+DELETE_EVERY_S: Final = 1.0
+DELETE_RECORDS: Final = 1_000
+"""What the log has is deleted with the next commit after so long, or when it is so many records."""
+_FIELDS: Final = "position, epoch, seq, kind, count, crc, value"
 
 
 class Spool:
     """An open spool. `epoch` is random, 63 bits, new for each opening."""
 
     def __init__(
-        self, path: Path, *, edge: str, epoch: int, max_bytes: int, at: Callable[[str], None] = lambda point: None
+        self,
+        path: Path,
+        *,
+        edge: str,
+        epoch: int,
+        max_bytes: int,
+        max_age_s: float = 0.0,
+        policy: Policy = "oldest",
+        tail_bytes: int = TAIL_BYTES,
+        stamps: Stamps | None = None,
+        at: Callable[[str], None] = lambda point: None,
     ) -> None:
-        self.edge, self.epoch, self.max_bytes = edge, epoch, max_bytes
-        self.counts = Counts()
+        """`max_age_s`: 0 for whatever age. `stamps`: this machine's clock where none is given.
+
+        Raises StateLocked; sqlite3.OperationalError or OSError where the disk does not let it be opened.
+        """
+        self.edge, self.epoch = edge, epoch
+        self.stamps = stamps or machine_stamps(SystemClock())
         self._at = at
         self._lock = lock(path.with_suffix(".lock"))
         try:
-            self._db, self.lost_file = open_file(path, aside=f"unreadable-{epoch:016x}")
+            first_s = first_age_s(self.stamps)
+            self._db, self.lost_file = open_file(path, aside=f"unreadable-{epoch:016x}", at_s=first_s)
         except BaseException:
             os.close(self._lock)
             raise
+        self.tail = Tail(tail_bytes)
+        self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)
+        self._ledger = SpoolLedger(self._db, edge, epoch)
+        self._clock = SpoolClock(self._db, self.stamps)
+        self._keys = Keys(self._db)
         self.seq = 0
-        self.handed = 0
-        self._acknowledged = 0
-        self._pending: dict[tuple[str, int], Increment] = {}
-        row = self._db.execute("SELECT coalesce(sum(length(value)), 0) + count(*) * ? FROM record", (OVERHEAD,))
-        self.bytes = int(row.fetchone()[0])
-        if self.bytes > self.max_bytes:  # It was opened with a larger bound before.
-            with self._transaction():
-                self._bound()
+        self._position = 0
+        self._deleted_s = time.monotonic()
+        self._events_to = self._rest_to = 0
+        """Of what only the disk has: given out for back-fill up to these positions."""
+        self._made: list[Stored] = []
+        self._counted: Cells = {}
+        self._staged: list[Callable[[], None]] = []
+        self._load()
+
+    def _load(self) -> None:
+        self._bounds.load()
+        self._keys.load()
+        self._position = self.last_position()
+        with self._transaction():
+            self._clock.load()
+            self._ledger.load()
+            self._release()
+            self._clock.mark()
+        self._fill_tail()
 
     def close(self) -> None:
         """Closes the file; what was journaled stays."""
@@ -102,19 +110,30 @@ class Spool:
     # ---- journaling
 
     def journal(
-        self, records: Sequence[Encoded], increments: Increments, state: Mapping[str, str] | None = None
+        self,
+        records: Sequence[Encoded],
+        increments: Increments,
+        state: Mapping[str, str] | None = None,
+        delivered: bytes = b"",
+        *,
+        provisional: Sequence[Provisional] = (),
     ) -> list[Identity]:
-        """Makes records durable, with their ledger increments and state. Returns their identities, in order.
+        """Makes records durable, with their ledger increments, state and message keys. Returns their identities, in order.
 
+        `provisional`: readings and events whose time is µs since boot (edge.provisional): of times below SET_US, and no
+        record of `records` has such. `delivered`: 16 bytes a message, end to end.
         Raises sqlite3.OperationalError when the disk is full or cannot be written: then nothing was journaled.
         """
         with self._transaction():
+            self._release()
             identities = [self._insert(record) for record in records]
+            self._hold(provisional)
             self._at("inserted")
             self._count(increments)
             if state:
                 self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", state.items())
-            self._bound()
+            if delivered:
+                self._keys.add(delivered)
         return identities
 
     def publish(self, *, force: bool = False) -> int:
@@ -122,52 +141,96 @@ class Spool:
 
         Unless forced, none of a kind of which one still waits to be forwarded, so that an outage does not pile them up.
         """
+        done = set(self.tail.acknowledged())
+        waiting = {kind for position, kind in self._bounds.stock.control.items() if position not in done}
+        if self._clock.is_due():
+            with self._transaction():
+                self._release()
         with self._transaction():
-            waiting = {row[0] for row in self._db.execute("SELECT kind FROM record WHERE class = ?", (_CONTROL,))}
             made = 0
             if force or Kind.DROPPED not in waiting:
                 made += self._publish_dropped()
             if force or Kind.LEDGER not in waiting:
                 made += self._publish_ledger()
-            self._bound()
+            elif self.seq:
+                self._ledger.fold(self.seq - 1)
+                self._staged.append(self._ledger.folded)
+            self._clock.mark()
         return made
 
     def state(self) -> dict[str, str]:
         """The state kept with the records."""
         return dict(self._db.execute("SELECT key, value FROM state"))
 
+    def delivered(self) -> list[bytes]:
+        """The keys of the newest messages, oldest first."""
+        return self._keys.all()
+
+    @property
+    def bytes(self) -> int:
+        """Of what is kept, OVERHEAD a record included."""
+        return self._bounds.stock.bytes
+
+    @property
+    def counts(self) -> Counts:
+        """What was lost since the opening."""
+        return self._bounds.counts
+
+    @property
+    def held(self) -> int:
+        """Records that wait for the clock to be set."""
+        return self._clock.held
+
     # ---- forwarding
 
-    def read(self, after: int, *, max_records: int, max_bytes: int) -> list[Stored]:
+    def read(self, after: int, *, max_records: int, max_bytes: int, where: str = "true") -> list[Stored]:
         """The next records beyond position `after`, each checked; at least one if there is any, whatever its size."""
         rows = self._db.execute(
-            "SELECT position, epoch, seq, kind, count, crc, value FROM record WHERE position > ? ORDER BY position LIMIT ?",
-            (after, max_records),
+            f"SELECT {_FIELDS} FROM record WHERE {where} AND position > ? ORDER BY position",  # noqa: S608
+            (after,),
         )
         found: list[Stored] = []
         corrupt: list[int] = []
         taken = 0
         for position, epoch, seq, kind, count, crc, value in rows:
-            if not isinstance(value, bytes) or zlib.crc32(value) != crc or kind not in _CLASSES:
+            if self.tail.is_out(position):
+                continue
+            if not _is_whole(kind, count, crc, value):
                 corrupt.append(position)
                 continue
             taken += len(value)
-            if found and taken > max_bytes:
+            if found and (taken > max_bytes or len(found) >= max_records):
                 break
-            encoded = Encoded(Kind(kind), count, crc, value)
-            found.append(Stored(position, Identity(self.edge, epoch, seq), encoded))
+            found.append(Stored(position, Identity(self.edge, epoch, seq), Encoded(Kind(kind), count, crc, value)))
         rows.close()
         if corrupt:
             self.set_aside(corrupt, "corrupt")
-        self.handed = max([self.handed, *(s.position for s in found)])
         return found
 
-    def acknowledge(self, through: int) -> None:
-        """The log has everything up to position `through`. Deleted with the next transaction: repeated is harmless."""
-        self._acknowledged = max(self._acknowledged, through)
+    @property
+    def has_backlog(self) -> bool:
+        """Whether only the disk has something that was not given out."""
+        return min(self._events_to, self._rest_to) < self.tail.spilled
+
+    def backlog(self, *, max_records: int, max_bytes: int) -> list[Stored]:
+        """The next records that only the disk has, events before the rest, oldest first. They are out from now on."""
+        through = self.tail.spilled
+        bounds = {"max_records": max_records, "max_bytes": max_bytes}
+        found: list[Stored] = []
+        if self._events_to < through:
+            where = f"class > 0 AND class = {EVENTS} AND position <= {through:d}"
+            found = self.read(self._events_to, where=where, **bounds)
+            self._events_to = found[-1].position if found else through
+        if not found and self._rest_to < through:
+            where = f"class <> {EVENTS} AND position <= {through:d}"
+            found = self.read(self._rest_to, where=where, **bounds)
+            self._rest_to = found[-1].position if found else through
+        self.tail.hand_out(found)
+        return found
 
     def settle(self) -> None:
-        """Deletes what was acknowledged, now."""
+        """Deletes what the log has, now."""
+        self._deleted_s = -DELETE_EVERY_S
         with self._transaction():
             pass
 
@@ -176,18 +239,20 @@ class Spool:
         with self._transaction():
             for position in positions:
                 self._db.execute(
-                    "INSERT OR REPLACE INTO aside SELECT position, epoch, seq, kind, count, crc, value, ? FROM record"
-                    " WHERE position = ?",
+                    "INSERT INTO aside (epoch, seq, kind, count, crc, value, reason)"
+                    " SELECT epoch, seq, kind, count, crc, value, ? FROM record WHERE position = ?",
                     (reason, position),
                 )
-                samples = self._delete([position])
-                if reason == "corrupt":
-                    self.counts.corrupt_records += 1
-                    self.counts.corrupt_samples += samples
+            gone = self._bounds.find(positions)
+            self._bounds.delete(gone)
+            if reason == "corrupt":
+                self.counts.corrupt_records += len(gone)
+                self.counts.corrupt_samples += sum(one.samples for one in gone)
             self._db.execute(
                 "DELETE FROM aside WHERE position <= (SELECT position FROM aside ORDER BY position DESC LIMIT 1 OFFSET ?)",
                 (ASIDE_MAX,),
             )
+            self._staged.append(lambda: self.tail.settled(positions))
 
     def last_position(self) -> int:
         """The position of the newest record, 0 if there is none."""
@@ -195,103 +260,113 @@ class Spool:
 
     def waiting(self) -> int:
         """Records that the log does not have yet."""
-        row = self._db.execute("SELECT count(*) FROM record WHERE position > ?", (self._acknowledged,)).fetchone()
-        return int(row[0])
+        return self._bounds.stock.records - len(self.tail.acknowledged())
 
     # ---- within a transaction
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        before = (self.seq, self.bytes, dict(self._pending), Counts(**_fields(self.counts)))
+        seq, position, mark = self.seq, self._position, self._bounds.mark()
+        self._made, self._counted, self._staged = [], {}, []
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            if self._acknowledged:
-                self._forget()
+            self._forget()
             yield
-            if self.seq:
-                self._db.execute(
-                    "INSERT INTO epoch VALUES (?, ?, -1) ON CONFLICT (epoch) DO UPDATE SET last = excluded.last",
-                    (self.epoch, self.seq - 1),
-                )
+            went = self._bounds.keep(self._clock.age_s)
+            if self.seq > seq:
+                self._ledger.commit(self.seq - 1, self._counted, wall_us=self._clock.wall_us, at_s=self._clock.age_s)
             self._at("before commit")
             self._db.execute("COMMIT")
         except BaseException:
-            self.seq, self.bytes, self._pending, self.counts = before
+            self.seq, self._position = seq, position
+            self._bounds.restore(mark)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            self._clock.count_held()
+            self._keys.load()
             raise
+        self.tail.forget()
+        self.tail.push([record for record in self._made if record.position not in went])
+        for follow in self._staged:
+            follow()
+        self._ledger.committed(self._counted)
         self._at("after commit")
 
     def _insert(self, record: Encoded) -> Identity:
         identity = Identity(self.edge, self.epoch, self.seq)
+        self._position += 1
         self._db.execute(
-            "INSERT INTO record (epoch, seq, kind, count, crc, class, value) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (self.epoch, self.seq, record.kind, record.count, record.crc, _CLASSES[record.kind], record.value),
+            "INSERT INTO record (position, epoch, seq, kind, count, crc, class, at_s, value)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._position,
+                self.epoch,
+                self.seq,
+                record.kind,
+                record.count,
+                record.crc,
+                class_of(record.kind),
+                self._clock.age_s,
+                record.value,
+            ),
         )
+        self._made.append(Stored(self._position, identity, record))
+        self._bounds.stock.add(self._position, self.epoch, record.kind, len(record.value))
         self.seq += 1
-        self.bytes += len(record.value) + OVERHEAD
         return identity
 
     def _count(self, increments: Increments) -> None:
-        rows = []
-        for key, more in increments.items():
-            add(self._pending, key, more)
-            samples, checksum = self._pending[key]
-            rows.append((self.epoch, *key, samples, checksum - _SIGN))
-        self._db.executemany("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?)", rows)
+        if not self._counted:
+            self._counted = dict(increments)
+            return
+        for cell, more in increments.items():
+            add(self._counted, cell, more)
+
+    def _hold(self, provisional: Sequence[Provisional]) -> None:
+        if not provisional:
+            return
+        known = self._clock.at_once(provisional)
+        if known is not None:
+            for released in known:
+                self._take(released)
+            return
+        for one in provisional:
+            self._clock.hold(one)
+            self._bounds.stock.held_bytes += len(one.value) + OVERHEAD
+        self._staged.append(self._clock.count_held)
+
+    def _release(self) -> None:
+        """Numbers what was held for the clock and need not be any longer."""
+        stock = self._bounds.stock
+        if stock.held_bytes * 2 > self._bounds.max_bytes:
+            self._clock.give_up()
+        if not self._clock.is_due():
+            return
+        for size, samples, released in self._clock.due():
+            stock.held_bytes -= size + OVERHEAD
+            if released is None:
+                self.counts.corrupt_records += 1
+                self.counts.corrupt_samples += samples
+            else:
+                self._take(released)
+        self._at("released")
+        self._clock.mark()
+        self._staged.append(self._clock.count_held)
+
+    def _take(self, released: Released) -> None:
+        for record in released.records:
+            self._insert(record)
+        self._count(released.increments)
 
     def _forget(self) -> None:
-        freed = self._db.execute(
-            "SELECT coalesce(sum(length(value)), 0) + count(*) * ? FROM record WHERE position <= ?",
-            (OVERHEAD, self._acknowledged),
-        ).fetchone()[0]
-        if freed:
-            self._db.execute("DELETE FROM record WHERE position <= ?", (self._acknowledged,))
-            self.bytes -= freed
-
-    def _bound(self) -> None:
-        if self.bytes <= self.max_bytes:
+        """Deletes what the log has, when it is time."""
+        done = self.tail.acknowledged()
+        now_s = time.monotonic()
+        if not done or (now_s - self._deleted_s < DELETE_EVERY_S and len(done) < DELETE_RECORDS):
             return
-        excess = self.bytes - self.max_bytes + self.max_bytes // SLACK
-        for wanted in (_SAMPLES, _EVENTS):
-            rows = self._db.execute(
-                "SELECT position, length(value) + ? FROM record WHERE class = ? AND position > ? ORDER BY position",
-                (OVERHEAD, wanted, self.handed),
-            )
-            positions = []
-            for position, size in rows:
-                if excess <= 0:
-                    break
-                positions.append(position)
-                excess -= size
-            rows.close()
-            self.counts.dropped_records += len(positions)
-            self.counts.dropped_samples += self._delete(positions)
-            if excess <= 0:
-                return
-
-    def _delete(self, positions: Sequence[int]) -> int:
-        """Takes records out and notes their ranges; returns how many samples were in them."""
-        lost = 0
-        for position in positions:
-            epoch, seq, kind, count, size = self._db.execute(
-                "SELECT epoch, seq, kind, count, length(value) + ? FROM record WHERE position = ?", (OVERHEAD, position)
-            ).fetchone()
-            samples = count if kind == Kind.SAMPLES else 0
-            self._note_dropped(epoch, seq, samples)
-            self._db.execute("DELETE FROM record WHERE position = ?", (position,))
-            self.bytes -= size
-            lost += samples
-        return lost
-
-    def _note_dropped(self, epoch: int, seq: int, samples: int) -> None:
-        """Joins the range that ends just before, if there is one."""
-        joined = self._db.execute(
-            "UPDATE dropped SET last = ?, samples = samples + ? WHERE epoch = ? AND last = ?",
-            (seq, samples, epoch, seq - 1),
-        )
-        if not joined.rowcount:
-            self._db.execute("INSERT INTO dropped VALUES (?, ?, ?, ?)", (epoch, seq, seq, samples))
+        self._deleted_s = now_s
+        self._bounds.forget(done)
+        self._staged.append(lambda: self.tail.settled(done))
 
     def _publish_dropped(self) -> int:
         rows = self._db.execute("SELECT epoch, first, last, samples FROM dropped LIMIT ?", (ENTRIES_MAX,)).fetchall()
@@ -302,35 +377,31 @@ class Spool:
         return 1
 
     def _publish_ledger(self) -> int:
-        epochs = self._db.execute(
-            "SELECT epoch, last, published FROM epoch WHERE epoch = ? OR epoch IN (SELECT epoch FROM ledger)"
-            " ORDER BY epoch = ?",
-            (self.epoch, self.epoch),
-        ).fetchall()
-        made = 0
-        for epoch, last, published in epochs:
-            rows = self._db.execute(
-                "SELECT equipment, hour_us, samples, checksum FROM ledger WHERE epoch = ?", (epoch,)
-            ).fetchall()
-            entries = [LedgerEntry(e, hour, samples, checksum + _SIGN) for e, hour, samples, checksum in rows]
-            # Only the last record of an epoch may say that everything up to `last` is covered.
-            for start in range(0, len(entries), ENTRIES_MAX):
-                through = last if start + ENTRIES_MAX >= len(entries) else published
-                part = tuple(entries[start : start + ENTRIES_MAX])
-                self._insert(encode_ledger(Ledger(self.edge, epoch, through, part)))
-                made += 1
-            if epoch == self.epoch:
-                self._db.execute("UPDATE epoch SET published = ? WHERE epoch = ?", (last, epoch))
-        self._db.execute("DELETE FROM ledger")
-        self._db.execute("DELETE FROM epoch WHERE epoch <> ?", (self.epoch,))
-        self._pending.clear()
-        return made
+        present = {epoch for epoch, left in self._bounds.stock.records_of.items() if left > 0}
+        records = self._ledger.records(self.seq - 1, present)
+        for record in records:
+            self._insert(record)
+        self._staged.append(lambda: self._ledger.published(present))
+        return len(records)
+
+    def _fill_tail(self) -> None:
+        """What was not forwarded before goes first, in order, as far as memory holds it; the rest is back-filled."""
+        rows = self._db.execute("SELECT position, length(value) FROM record ORDER BY position DESC")
+        size, after = 0, 0
+        for position, length in rows:
+            size += length
+            if size > self.tail.max_bytes:
+                after = position
+                break
+        rows.close()
+        self.tail.spilled = after
+        self.tail.push(self.read(after, max_records=1 << 40, max_bytes=1 << 60))
 
 
-def _fields(counts: Counts) -> dict[str, int]:
-    return {
-        "dropped_records": counts.dropped_records,
-        "dropped_samples": counts.dropped_samples,
-        "corrupt_records": counts.corrupt_records,
-        "corrupt_samples": counts.corrupt_samples,
-    }
+def _is_whole(kind: object, count: object, crc: object, value: object) -> bool:
+    return (
+        isinstance(value, bytes)
+        and zlib.crc32(value) == crc
+        and isinstance(count, int)
+        and kind in {member.value for member in Kind}
+    )

@@ -188,7 +188,7 @@ class Bounds:
 
     def _expire(self, now_s: int) -> set[int]:
         self._aged_s = now_s
-        rows = self._db.execute(f"SELECT {_FIELDS}, at_s FROM record WHERE class < 2 ORDER BY position")
+        rows = self._db.execute(f"SELECT {_FIELDS}, at_s FROM record WHERE class < 2 ORDER BY position")  # noqa: S608
         found: list[Gone] = []
         for *row, at_s in rows:
             if at_s + self.max_age_s >= now_s:
@@ -225,7 +225,8 @@ class Bounds:
 
     def find(self, positions: Iterable[int]) -> list[Gone]:
         """The records at these positions, those that are there."""
-        rows = (self._db.execute(f"SELECT {_FIELDS} FROM record WHERE position = ?", (p,)).fetchone() for p in positions)
+        query = f"SELECT {_FIELDS} FROM record WHERE position = ?"  # noqa: S608
+        rows = (self._db.execute(query, (position,)).fetchone() for position in positions)
         return [Gone(*row) for row in rows if row is not None]
 
     def forget(self, positions: Sequence[int]) -> None:

@@ -39,7 +39,12 @@ class SpoolClock:
     """The earliest time that is held, of this boot."""
     held: int = 0
     """Records that wait for the clock."""
-    _marked: tuple[str, int | None] = field(default=("", None))
+    _foreign: int = 0
+    """Of them, records of earlier boots."""
+    _marked: tuple[str, int | None] = ("", None)
+    """The boot of the last mark, and its offset."""
+    _floors: dict[str, int] = field(default_factory=dict)
+    """Earlier boot → the estimate of when it began."""
 
     def load(self) -> None:
         """Takes over what is known from before. Within a transaction."""
@@ -47,12 +52,10 @@ class SpoolClock:
         wall_us, at_s, boot, offset_us = row or (0, 0, "", None)
         newest = self.db.execute("SELECT wall_us, at_s FROM tally ORDER BY position DESC LIMIT 1").fetchone()
         if newest is not None:
-            wall_us, at_s = max(wall_us, newest[0]), max(at_s, newest[1])
+            wall_us, at_s = newest[0] or wall_us, newest[1]
         now_us = self.stamps.clock.now_us()
-        if now_us < SET_US:
-            now_us = 0
-        passed_s = max(now_us - wall_us, 0) / _US if now_us and wall_us else 0.0
-        self._age_base_s = at_s + passed_s if at_s else max(now_us, wall_us, self.stamps.floor_us) / _US
+        passed_s = max(now_us - wall_us, 0) / _US if now_us >= SET_US and wall_us else 0.0
+        self._age_base_s = at_s + passed_s if at_s else first_age_s(self.stamps)
         self._opened_us = self.stamps.since_boot_us()
         self.stamps.floor_us = max(self.stamps.floor_us, wall_us)
         if boot == self.stamps.boot and offset_us is not None:
@@ -61,11 +64,12 @@ class SpoolClock:
         self.count_held()
 
     def count_held(self) -> None:
-        """Looks what is held on the disk."""
-        self.held = self.db.execute("SELECT count(*) FROM held").fetchone()[0]
-        self._held_since_us = self.db.execute(
-            "SELECT min(first_us) FROM held WHERE boot = ?", (self.stamps.boot,)
-        ).fetchone()[0]
+        """Looks what is held on the disk. After each COMMIT or ROLLBACK of something that changed it."""
+        mine, self.held, self._held_since_us = self.db.execute(
+            "SELECT coalesce(sum(boot = ?1), 0), count(*), min(CASE boot WHEN ?1 THEN first_us END) FROM held",
+            (self.stamps.boot,),
+        ).fetchone()
+        self._foreign = self.held - mine
 
     @property
     def age_s(self) -> int:
@@ -80,7 +84,7 @@ class SpoolClock:
     def mark(self) -> None:
         """Keeps what the next opening needs."""
         offset = self.stamps.offset()
-        wall_us = max(self.wall_us, self.stamps.floor_us)
+        wall_us = self.wall_us if self.stamps.is_set else max(self.wall_us, self.stamps.floor_us)
         self.db.execute(
             "INSERT OR REPLACE INTO mark VALUES (0, ?, ?, ?, ?)",
             (wall_us, self.age_s, self.stamps.boot, None if offset is None else offset.us),
@@ -105,40 +109,47 @@ class SpoolClock:
         since_us = self._held_since_us
         if since_us is not None and (self.stamps.since_boot_us() - since_us) / _US > self.stamps.hold_s:
             self.give_up()
-        return since_us is None or self.stamps.offset() is not None
+        return self._foreign > 0 or self.stamps.offset() is not None
 
-    def due(self) -> Iterator[tuple[int, Released | None]]:
-        """(size, what is released) of each record whose time is known now, oldest first; None where it is damaged.
+    def due(self) -> Iterator[tuple[int, int, Released | None]]:
+        """(bytes, samples, what is released) of each record whose time is known now, oldest first.
 
-        They are deleted. Call `count_held` after COMMIT or ROLLBACK.
+        None where it is damaged: it is set aside. They are deleted.
         """
-        rows = self.db.execute("SELECT position, boot, kind, crc, value FROM held ORDER BY position").fetchall()
+        rows = self.db.execute("SELECT position, boot, kind, count, crc, value FROM held ORDER BY position").fetchall()
         now_us = self.stamps.clock.now_us()
         newest_us = now_us if now_us >= SET_US else None
-        for position, boot, kind, crc, value in rows:
-            offset = self.stamps.offset() if boot == self.stamps.boot else Offset(self._earlier(boot), exact=False)
+        for position, boot, kind, count, crc, value in rows:
+            offset = self.stamps.offset() if boot == self.stamps.boot else Offset(self._began_us(boot), exact=False)
             if offset is None:
                 continue
+            known = None
+            if zlib.crc32(value) == crc:
+                known = release(Kind(kind), value, offset, newest_us=None if offset.exact else newest_us)
+                if not offset.exact:
+                    self.stamps.floor_us = max(self.stamps.floor_us, known.last_us)
+            else:
+                self.db.execute(
+                    "INSERT INTO aside (kind, count, crc, value, reason) VALUES (?, ?, ?, ?, 'corrupt')",
+                    (kind, count, crc, value),
+                )
             self.db.execute("DELETE FROM held WHERE position = ?", (position,))
-            if zlib.crc32(value) != crc:
-                yield len(value), None
-                continue
-            known = release(Kind(kind), value, offset, newest_us=None if offset.exact else newest_us)
-            if not offset.exact:
-                self.stamps.floor_us = max(self.stamps.floor_us, known.last_us)
-            yield len(value), known
+            yield len(value), count if kind == Kind.SAMPLES else 0, known
 
     def at_once(self, several: Sequence[Provisional]) -> list[Released] | None:
         """Readings that need not be held, because the offset of this boot is known. None where it is not."""
         offset = self.stamps.offset()
         return None if offset is None else [release(one.kind, one.value, offset) for one in several]
 
-    def _earlier(self, boot: str) -> int:
-        """The estimate for an earlier boot: that it began when the spool last knew the time."""
+    def _began_us(self, boot: str) -> int:
+        """When an earlier boot began, as it is estimated: when the spool had last known the time."""
         known_boot, offset_us = self._marked
-        return offset_us if boot == known_boot and offset_us is not None else self._floor_of(boot)
-
-    def _floor_of(self, boot: str) -> int:
+        if boot == known_boot and offset_us is not None:
+            return offset_us
         return self._floors.setdefault(boot, self.stamps.floor_us)
 
-    _floors: dict[str, int] = field(default_factory=dict)
+
+def first_age_s(stamps: Stamps) -> int:
+    """Where the age of a new spool begins: at today's time, so that a file says when it was made."""
+    now_us = stamps.clock.now_us()
+    return (now_us if now_us >= SET_US else stamps.floor_us) // _US
