@@ -40,7 +40,9 @@ class _Plain(Collector):
 
     def collect(self) -> Iterable[CounterMetricFamily | HistogramMetricFamily]:
         """See Collector."""
-        asked = CounterMetricFamily("vigil_edge_modbus_requests_total", "Modbus requests by outcome.", labels=["outcome"])
+        asked = CounterMetricFamily(
+            "vigil_edge_modbus_requests_total", "Modbus requests by outcome.", labels=["outcome"]
+        )
         for outcome, count in list(requests.items()):
             asked.add_metric([outcome], count)
         yield asked
@@ -99,6 +101,14 @@ CORRUPT: Final = Gauge(
     "vigil_edge_spool_corrupt_records", "Records of the spool that failed their CRC, since the start."
 )
 FORWARDED: Final = Counter("vigil_edge_records_forwarded_total", "Records that the log took.")
+BACKFILLED: Final = Counter(
+    "vigil_edge_records_backfilled_total", "Records that were read from the disk again after an outage of the log."
+)
+BACKLOG: Final = Gauge("vigil_edge_spool_backlog_records", "Records that only the disk has, still to be back-filled.")
+HELD: Final = Gauge("vigil_edge_spool_held_records", "Records that wait for the clock to be set.")
+DROPPED_EVENTS: Final = Gauge(
+    "vigil_edge_spool_dropped_events", "Events that the spool dropped at its bound, since the start."
+)
 LOG_REFUSED: Final = Counter(
     "vigil_edge_records_refused_total", "Records that the log refused and that were set aside."
 )

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +25,12 @@ from typing import Final
 
 from edge.ledger import Increments, add
 from edge.provisional import Provisional, Released
-from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Policy, class_of
+from edge.spool_bounds import OVERHEAD, Bounds, Counts, Policy, class_of
 from edge.spool_clock import SpoolClock, first_age_s
 from edge.spool_file import lock, open_file
 from edge.spool_keys import Keys
 from edge.spool_ledger import ENTRIES_MAX, Cells, SpoolLedger
+from edge.spool_read import SpoolReader
 from edge.spool_tail import TAIL_BYTES, Stored, Tail
 from edge.stamps import Stamps, machine_stamps
 from telemetry.clock import SystemClock
@@ -41,7 +41,6 @@ ASIDE_MAX: Final = 1_000
 DELETE_EVERY_S: Final = 1.0
 DELETE_RECORDS: Final = 1_000
 """What the log has is deleted with the next commit after so long, or when it is so many records."""
-_FIELDS: Final = "position, epoch, seq, kind, count, crc, value"
 
 
 class Spool:
@@ -79,11 +78,10 @@ class Spool:
         self._ledger = SpoolLedger(self._db, edge, epoch)
         self._clock = SpoolClock(self._db, self.stamps)
         self._keys = Keys(self._db)
+        self._reader = SpoolReader(self._db, self.tail, edge, lambda corrupt: self.set_aside(corrupt, "corrupt"))
         self.seq = 0
         self._position = 0
         self._deleted_s = time.monotonic()
-        self._events_to = self._rest_to = 0
-        """Of what only the disk has: given out for back-fill up to these positions."""
         self._made: list[Stored] = []
         self._counted: Cells = {}
         self._staged: list[Callable[[], None]] = []
@@ -98,7 +96,7 @@ class Spool:
             self._ledger.load()
             self._release()
             self._clock.mark()
-        self._fill_tail()
+        self._reader.fill_tail()
 
     def close(self) -> None:
         """Closes the file; what was journaled stays."""
@@ -183,50 +181,23 @@ class Spool:
 
     # ---- forwarding
 
-    def read(self, after: int, *, max_records: int, max_bytes: int, where: str = "true") -> list[Stored]:
-        """The next records beyond position `after`, each checked; at least one if there is any, whatever its size."""
-        rows = self._db.execute(
-            f"SELECT {_FIELDS} FROM record WHERE {where} AND position > ? ORDER BY position",  # noqa: S608
-            (after,),
-        )
-        found: list[Stored] = []
-        corrupt: list[int] = []
-        taken = 0
-        for position, epoch, seq, kind, count, crc, value in rows:
-            if self.tail.is_out(position):
-                continue
-            if not _is_whole(kind, count, crc, value):
-                corrupt.append(position)
-                continue
-            taken += len(value)
-            if found and (taken > max_bytes or len(found) >= max_records):
-                break
-            found.append(Stored(position, Identity(self.edge, epoch, seq), Encoded(Kind(kind), count, crc, value)))
-        rows.close()
-        if corrupt:
-            self.set_aside(corrupt, "corrupt")
-        return found
+    def read(self, after: int, *, max_records: int, max_bytes: int) -> list[Stored]:
+        """The next records beyond position `after` that are not out, each checked; at least one if there is any."""
+        return self._reader.read(after, max_records=max_records, max_bytes=max_bytes)
 
     @property
     def has_backlog(self) -> bool:
-        """Whether only the disk has something that was not given out."""
-        return min(self._events_to, self._rest_to) < self.tail.spilled
+        """Whether only the disk has something that was not given out. From any thread."""
+        return self._reader.has_backlog
 
     def backlog(self, *, max_records: int, max_bytes: int) -> list[Stored]:
         """The next records that only the disk has, events before the rest, oldest first. They are out from now on."""
-        through = self.tail.spilled
-        bounds = {"max_records": max_records, "max_bytes": max_bytes}
-        found: list[Stored] = []
-        if self._events_to < through:
-            where = f"class > 0 AND class = {EVENTS} AND position <= {through:d}"
-            found = self.read(self._events_to, where=where, **bounds)
-            self._events_to = found[-1].position if found else through
-        if not found and self._rest_to < through:
-            where = f"class <> {EVENTS} AND position <= {through:d}"
-            found = self.read(self._rest_to, where=where, **bounds)
-            self._rest_to = found[-1].position if found else through
-        self.tail.hand_out(found)
-        return found
+        return self._reader.backlog(max_records=max_records, max_bytes=max_bytes)
+
+    @property
+    def backlog_records(self) -> int:
+        """Records that only the disk has, about; from any thread."""
+        return max(self._bounds.stock.records - self.tail.known, 0)
 
     def settle(self) -> None:
         """Deletes what the log has, now."""
@@ -383,25 +354,3 @@ class Spool:
             self._insert(record)
         self._staged.append(lambda: self._ledger.published(present))
         return len(records)
-
-    def _fill_tail(self) -> None:
-        """What was not forwarded before goes first, in order, as far as memory holds it; the rest is back-filled."""
-        rows = self._db.execute("SELECT position, length(value) FROM record ORDER BY position DESC")
-        size, after = 0, 0
-        for position, length in rows:
-            size += length
-            if size > self.tail.max_bytes:
-                after = position
-                break
-        rows.close()
-        self.tail.spilled = after
-        self.tail.push(self.read(after, max_records=1 << 40, max_bytes=1 << 60))
-
-
-def _is_whole(kind: object, count: object, crc: object, value: object) -> bool:
-    return (
-        isinstance(value, bytes)
-        and zlib.crc32(value) == crc
-        and isinstance(count, int)
-        and kind in {member.value for member in Kind}
-    )

@@ -48,6 +48,11 @@ class Tail:
         """Records that wait here."""
         return len(self._waiting)
 
+    @property
+    def known(self) -> int:
+        """Records that wait here or are out."""
+        return len(self._waiting) + len(self._out)
+
     # ---- the forwarder's
 
     def take(self, *, max_records: int, max_bytes: int) -> list[Stored]:

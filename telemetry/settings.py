@@ -64,6 +64,14 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(None, description="Asked for at /metrics of every service where it is set.")
     metrics_token_file: Path | None = None
     spool_max_bytes: int = Field(1 << 30, gt=0, description="The spool drops its oldest samples beyond this.")
+    spool_max_age_s: float = Field(0.0, ge=0, description="The spool drops what is older. 0: whatever its age.")
+    spool_policy: Literal["oldest", "newest"] = Field("oldest", description="What a full spool drops first.")
+    backfill_samples_per_s: float = Field(
+        50_000.0, gt=0, description="After an outage of the log, older records go out beside new ones at this rate."
+    )
+    unset_clock_hold_s: float = Field(
+        60.0, ge=0, description="Readings wait so long for a clock that was never set; then their times are estimated."
+    )
     webhook_url: str | None = None
     webhook_secret: SecretStr | None = None
     webhook_secret_file: Path | None = None
