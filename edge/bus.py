@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edge.frames import Framing, Mbap, Query, Rtu
-from edge.lane import Asker, Lane
+from edge.lane import Asker, Lane, Watch
 from edge.reach import Reach, SerialReach, make_reach
 from telemetry.clock import Clock
 from telemetry.plant import Address, Endpoint
@@ -123,13 +123,13 @@ class Bus:
         return (self.main,) if self.side is None else (self.main, self.side)
 
 
-def make_bus(address: Address, endpoint: Endpoint, clock: Clock, *, file: str) -> Bus:
+def make_bus(address: Address, endpoint: Endpoint, clock: Clock, watch: Watch, *, file: str) -> Bus:
     """The bus of an endpoint, unconnected. Raises ConfigError."""
     reach = make_reach(address, endpoint, file=file)
     framing: Framing = Rtu() if address.scheme in ("modbus+rtu", "modbus+rtuovertcp") else Mbap()
     usual = Usual()
-    main = Lane(reach, framing, clock, patience_s=lambda: usual.patience_s)
-    side = Lane(reach, framing, clock, patience_s=lambda: usual.patience_s) if framing.transactions else None
+    main = Lane(reach, framing, clock, watch, patience_s=lambda: usual.patience_s)
+    side = Lane(reach, framing, clock, watch, patience_s=lambda: usual.patience_s) if framing.transactions else None
     return Bus(main, usual, side)
 
 

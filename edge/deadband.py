@@ -57,13 +57,13 @@ class Deadbands:
         goes_on = time_us > seen_us
         goes_on &= time_us - self._reported_us.take(slot) < self._beat_us.take(slot)
         goes_on &= readings.quality == self._quality.take(slot)
+        self._seen_us[slot] = np.maximum(time_us, seen_us)
         with np.errstate(invalid="ignore", over="ignore"):
             told = ~(goes_on & (np.abs(value - self._value.take(slot)) <= self._band.take(slot)))
-        self._seen_us[slot] = np.maximum(time_us, seen_us)
-        some = np.flatnonzero(told)
-        if len(some):
-            told[some] = ~(goes_on[some] & np.isnan(value[some]) & np.isnan(self._value[slot[some]]))
-            self._tell(readings.at(told), seen_us[told])
+            some = np.flatnonzero(told)
+            if len(some):
+                told[some] = ~(goes_on[some] & np.isnan(value[some]) & np.isnan(self._value[slot[some]]))
+                self._tell(readings.at(told), seen_us[told])
         return told
 
     def _tell(self, told: Readings, seen_us: Int64) -> None:
@@ -71,4 +71,5 @@ class Deadbands:
         slot = told.slot
         self._seen_us[slot], self._quality[slot] = reference(told, seen_us, self._beat_us[slot])
         self._reported_us[slot], self._value[slot] = told.time_us, told.value
-        self._band[slot] = self._absolute[slot] + self._relative[slot] * np.abs(told.value) / 100
+        band = self._absolute[slot] + self._relative[slot] * np.abs(told.value) / 100
+        self._band[slot] = np.where(np.isfinite(band), band, np.nan)  # No percentage of infinity: the next is reported.

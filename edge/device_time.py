@@ -6,7 +6,6 @@ seconds, ms or µs since 1970 (told apart by their size); the profile's own `tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
@@ -53,19 +52,24 @@ class TimeReader:
     def _moment(self, found: str) -> datetime:
         if self.format is not None:
             try:
-                return datetime.strptime(found, self.format)  # noqa: DTZ007 (the zone is looked at by the caller)
+                return datetime.strptime(found, self.format)
             except ValueError:
                 pass
         return datetime.fromisoformat(found)
 
     def read(self, found: Any, received_us: int) -> tuple[int | None, int | None, str]:
-        """(the time if it is believed, the time as it was said, why it is not believed)."""
+        """(the time if it is believed, the time as it was said, why it is not believed).
+
+        While this machine's own clock is not set (edge.stamps), no time can be judged: none is believed, for no reason.
+        """
         time_us = self.to_us(found)
         if time_us is None:
             zoned = "" if self.zone else " with an offset"
             return None, None, f"expected ISO 8601{zoned} or a number since 1970, found {shown(found)}"
         if time_us < EARLIEST_US:
             return None, None, f"expected a clock that was set, found {shown(found)}"
+        if received_us < EARLIEST_US:
+            return None, None, ""
         if time_us > received_us + AHEAD_US:
             return None, time_us, f"expected no more than 5 minutes ahead of the receipt, found {shown(found)}"
         return time_us, time_us, ""
@@ -87,6 +91,3 @@ def _number(found: float) -> int:
         if abs(found) < limit:
             return round(found * to_us)
     return round(found)
-
-
-ToUs = Callable[[Any], int | None]

@@ -58,9 +58,9 @@ class Put(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Outcome:
-    """How a cycle went: what was received, and how the device behaved."""
+    """How a cycle went: what was received, and how the device behaved. Not to be changed (freezing it costs a µs)."""
 
     source: Source
     received: Any

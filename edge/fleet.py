@@ -15,6 +15,7 @@ import structlog
 from edge.bus import Bus, make_bus, spare
 from edge.codes import Changes
 from edge.driver import PushingDriver, Put
+from edge.lane import Watch
 from edge.modbus import Layouts, ModbusDevice, make_device
 from edge.policy import Poller, Reachability
 from edge.schedule import Rota
@@ -74,6 +75,7 @@ class Fleet:
     _buses: Mapping[str, tuple[Endpoint, Bus]] = field(default_factory=dict)
     _pushed: Mapping[str, _Pushed] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _watch_lanes: Watch = field(default_factory=Watch)
     _layouts: Layouts = field(default_factory=Layouts)
     _over: asyncio.Future[None] | None = None
 
@@ -172,7 +174,7 @@ class Fleet:
                 old = self._buses.get(key)
                 kept = old is not None and old[0] == endpoint and self._same_line(key, one)
                 buses[key] = (
-                    old if kept and old is not None else (endpoint, make_bus(one.address, endpoint, self.clock, file=self.file))
+                    old if kept and old is not None else (endpoint, make_bus(one.address, endpoint, self.clock, self._watch_lanes, file=self.file))
                 )
         return buses
 

@@ -59,6 +59,10 @@ class Query:
     mbap: bytes
     """All but the transaction number."""
     rtu: bytes
+    expected: bytes
+    """How a sound answer in MBAP begins, after the transaction number: protocol, length, unit, function, bytes."""
+    answer_bytes: int
+    """Length of that answer."""
 
 
 def query(table: str, address: int, count: int, *, unit: int, payload_bytes: int) -> Query:
@@ -66,7 +70,16 @@ def query(table: str, address: int, count: int, *, unit: int, payload_bytes: int
     asked = READS[table](address=address, count=count, dev_id=unit)
     pdu = bytes([asked.function_code]) + asked.encode()
     head = (len(pdu) + 1).to_bytes(2, "big")
-    return Query(unit, pdu[0], payload_bytes, b"\0\0" + head + bytes([unit]) + pdu, _rtu(unit, pdu))
+    begins = bytes([unit, pdu[0], payload_bytes])
+    return Query(
+        unit=unit,
+        function=pdu[0],
+        payload_bytes=payload_bytes,
+        mbap=b"\0\0" + head + bytes([unit]) + pdu,
+        rtu=_rtu(unit, pdu),
+        expected=b"\0\0" + (len(begins) + payload_bytes).to_bytes(2, "big") + begins,
+        answer_bytes=MBAP_BYTES + 2 + payload_bytes,
+    )
 
 
 def _rtu(unit: int, pdu: bytes) -> bytes:
@@ -87,7 +100,7 @@ class Framing(Protocol):
     transactions: bool
     """Whether an answer says which request it answers."""
 
-    def request(self, asked: Query, transaction: int) -> bytes:
+    def request(self, asked: Query, transaction: bytes) -> bytes:
         """The bytes of a request."""
         ...
 
@@ -101,9 +114,9 @@ class Mbap:
 
     transactions = True
 
-    def request(self, asked: Query, transaction: int) -> bytes:
+    def request(self, asked: Query, transaction: bytes) -> bytes:
         """See Framing."""
-        return transaction.to_bytes(2, "big") + asked.mbap
+        return transaction + asked.mbap
 
     def cut(self, received: bytes) -> tuple[list[Answer], bytes]:
         """See Framing."""
@@ -132,7 +145,7 @@ class Rtu:
 
     transactions = False
 
-    def request(self, asked: Query, transaction: int) -> bytes:
+    def request(self, asked: Query, transaction: bytes) -> bytes:
         """See Framing."""
         return asked.rtu
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from edge import metrics
-from edge.frames import EXCEPTION, Answer, Framing, Query, Unreadable
+from edge.frames import EXCEPTION, MBAP_BYTES, Answer, Framing, Query, Unreadable
 from edge.reach import Reach
 from telemetry.clock import Clock
 from telemetry.quality import BAD_COMMS, BAD_CONFIG, BAD_DEVICE
@@ -35,7 +35,9 @@ OVERDUE: Final = 4
 """Most requests that wait for an answer at once."""
 REMEMBERED: Final = 64
 """Transactions that timed out and whose late answers are still known for what they are."""
-RESPITE_S: Final = 0.002
+LOOK_S: Final = 0.02
+"""Time-outs are noticed within so much."""
+EARLY_S: Final = 0.001
 """Timers may come this much early."""
 
 # Modbus Application Protocol 1.1b3, section 7: exception code → (its meaning, quality of the points asked for).
@@ -93,6 +95,8 @@ class _Sent:
     timeout_s: float
     sent_s: float
     transaction: int
+    number: bytes
+    """The transaction, as it is sent."""
 
 
 class _Wire(asyncio.Protocol):
@@ -118,6 +122,28 @@ class _Wire(asyncio.Protocol):
         return lane
 
 
+class Watch:
+    """Looks after the lanes that wait for something, a few at a time: a timer for each request costs more than asking."""
+
+    def __init__(self) -> None:
+        self.busy: dict[Lane, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
+        """The lane waits for an answer, or to be allowed to ask."""
+        self.busy[lane] = None
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK_S, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now_s = loop.time()
+        for lane in [lane for lane in self.busy if lane.due_s <= now_s]:
+            lane.tick(now_s)
+        if self.busy:
+            self._timer = loop.call_later(LOOK_S, self._look, loop)
+
+
 @dataclass(slots=True, eq=False)
 class Lane:
     """A connection that is opened when something is asked, and again when it is lost."""
@@ -125,6 +151,7 @@ class Lane:
     reach: Reach
     framing: Framing
     clock: Clock
+    watch: Watch
     pause_s: float = 0.0
     """Rest between an answer and the next request."""
     settle_s: float = 0.0
@@ -151,8 +178,9 @@ class Lane:
     _why: str = ""
     _silent: int = 0
     _free_s: float = 0.0
-    _timer: asyncio.TimerHandle | None = None
-    _timer_s: float = 0.0
+    due_s: float = 0.0
+    """When `tick` has something to do, while it waits."""
+    _rest: asyncio.TimerHandle | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _closed: bool = False
 
@@ -165,6 +193,9 @@ class Lane:
         if self._transport is None and self._connecting is None and self._loop.time() < self._retry_s:
             metrics.requests["refused"] += 1
             asker.failed(Failure("refused", f"not connected: {self._why}"), self.clock.now_us())
+            return
+        if self._transport is not None and not self._sent and not self._queue and self._free_s == 0.0:
+            self._send(asker, query, timeout_s, self._loop.time())
             return
         self._queue.append((asker, query, timeout_s))
         if self._turn is None:
@@ -188,10 +219,11 @@ class Lane:
         self._queue.clear()
         self._sent.clear()
         self._turn = None
-        for handle in (self._timer, self._connecting):
+        for handle in (self._rest, self._connecting):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._connecting = None
+        self._rest = self._connecting = None
+        self.watch.busy.pop(self, None)
         self._hang_up()
 
     @property
@@ -211,17 +243,23 @@ class Lane:
             return
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
-        if now_s + RESPITE_S / 2 < self._free_s:
-            self._arm(self._free_s)
+        if now_s + EARLY_S < self._free_s:
+            self._wait_until(self._free_s)
             return
         if len(self._sent) >= OVERDUE:
             return
         if self._held and not self._first_free(now_s):
             return
-        asker, query, timeout_s = self._queue.popleft()
+        self._send(*self._queue.popleft(), now_s)
+
+    def _send(self, asker: Asker, query: Query, timeout_s: float, now_s: float) -> None:
+        """A request has its turn."""
+        assert self._loop is not None  # noqa: S101
+        assert self._transport is not None  # noqa: S101
         self._transaction = self._transaction % 0xFFFF + 1
         transaction = self._transaction if self.framing.transactions else 0
-        sent = _Sent(asker, query, timeout_s, now_s, transaction)
+        number = transaction.to_bytes(2, "big")
+        sent = _Sent(asker, query, timeout_s, now_s, transaction, number)
         if not self._sent:
             self._oldest_s = now_s
         self._sent[transaction] = self._turn = sent
@@ -230,8 +268,9 @@ class Lane:
         if not self.framing.transactions:
             self._buffer = b""
         asker.sent()
-        self._transport.write(self.framing.request(query, transaction))
-        self._arm(self._turn_until_s)
+        self._transport.write(self.framing.request(query, number))
+        self.due_s = min(self._turn_until_s, self._oldest_s + next(iter(self._sent.values())).timeout_s)
+        self.watch.add(self, self._loop)
 
     def _first_free(self, now_s: float) -> bool:
         """Moves the first request of a unit that may be asked now to the front. False: none may, until the timer."""
@@ -242,13 +281,34 @@ class Lane:
                 del self._queue[at]
                 self._queue.appendleft(entry)
                 return True
-        self._arm(min(self._held.values()))
+        self._wait_until(min(self._held.values()))
         return False
+
+    def _wait_until(self, at_s: float) -> None:
+        """Nothing may be sent before `at_s`."""
+        if self._rest is None:
+            assert self._loop is not None  # noqa: S101
+            self._rest = self._loop.call_at(at_s, self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._next()
 
     # ---- receiving
 
     def received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes came. First what nearly always comes: the one answer that is waited for, whole."""
+        turn = self._turn
+        if (
+            turn is not None
+            and len(data) == turn.query.answer_bytes
+            and data[:2] == turn.number
+            and data.startswith(turn.query.expected, 2)
+            and not self._buffer
+            and self.framing.transactions
+        ):
+            self._give(turn, data[MBAP_BYTES + 2 :])
+            return
         if self._buffer:
             data = self._buffer + data
         try:
@@ -277,10 +337,7 @@ class Lane:
             return
         payload = answer.body
         if answer.function == query.function and len(payload) == query.payload_bytes + 1 == payload[0] + 1:
-            took_s = self._done(sent)
-            metrics.requests["ok"] += 1
-            sent.asker.answered(payload[1:], self.clock.now_us(), took_s)
-            self._next()
+            self._give(sent, payload[1:])
         elif answer.function == query.function | EXCEPTION and payload:
             meaning, quality = EXCEPTIONS.get(payload[0], ("unknown exception", BAD_DEVICE))
             # A gateway that reports its unit silent is no answer of the unit, but the connection is sound.
@@ -295,6 +352,14 @@ class Lane:
             why = f"answer with {max(len(payload) - 1, 0)} bytes of data, expected {query.payload_bytes}"
             self._spoil(Failure("length", why))
 
+    def _give(self, sent: _Sent, payload: bytes) -> None:
+        """The data that was asked for."""
+        took_s = self._done(sent)
+        metrics.requests["ok"] += 1
+        sent.asker.answered(payload, self.clock.now_us(), took_s)
+        if self._queue:
+            self._next()
+
     def _done(self, sent: _Sent) -> float:
         """A request is over. Returns the seconds that its answer took."""
         assert self._loop is not None  # noqa: S101
@@ -305,10 +370,14 @@ class Lane:
         return took_s
 
     def _forget(self, sent: _Sent, now_s: float) -> None:
-        if next(iter(self._sent.values())) is sent:
-            self._oldest_s = now_s  # of the one that is the oldest from now on, if there is one
+        if len(self._sent) > 1:
+            if next(iter(self._sent.values())) is sent:
+                self._oldest_s = now_s  # of the one that is the oldest from now on
+        else:
+            self.watch.busy.pop(self, None)
         del self._sent[sent.transaction]
-        self._free_s = now_s + self.pause_s
+        if self.pause_s:
+            self._free_s = now_s + self.pause_s
         if self._turn is sent:
             self._turn = None
 
@@ -339,11 +408,9 @@ class Lane:
             self._fail(one, failure)
         self._next()
 
-    def _tick(self) -> None:
-        """The timer: a turn is over, a time-out has passed, or a rest is over."""
-        self._timer = None
-        assert self._loop is not None  # noqa: S101
-        now_s = self._loop.time() + RESPITE_S / 2
+    def tick(self, now_s: float) -> None:
+        """A turn is over, or a time-out has passed."""
+        now_s += EARLY_S
         oldest = next(iter(self._sent.values()), None)
         if oldest is not None and now_s >= self._oldest_s + oldest.timeout_s:
             self._time_out(oldest, now_s)
@@ -353,14 +420,13 @@ class Lane:
                 self._turn = None
                 turn.asker.overdue()
         self._next()
-        self._arm_again()
-
-    def _arm_again(self) -> None:
         oldest = next(iter(self._sent.values()), None)
-        if oldest is not None:
-            self._arm(self._oldest_s + oldest.timeout_s)
+        if oldest is None:
+            self.watch.busy.pop(self, None)
+            return
+        self.due_s = self._oldest_s + oldest.timeout_s
         if self._turn is not None and self.framing.transactions and len(self._sent) < OVERDUE:
-            self._arm(self._turn_until_s)
+            self.due_s = min(self.due_s, self._turn_until_s)
 
     def _time_out(self, sent: _Sent, now_s: float) -> None:
         received, self._silent = self._buffer, self._silent + 1
@@ -383,15 +449,6 @@ class Lane:
             self._fail_sent(Failure("reset", "connection given up after time-outs"))
             return
         self._fail(sent, failure)
-
-    def _arm(self, at_s: float) -> None:
-        """The timer comes at `at_s` or earlier. It is not taken back when an answer comes: it finds out."""
-        if self._timer is not None:
-            if self._timer_s <= at_s:
-                return
-            self._timer.cancel()
-        assert self._loop is not None  # noqa: S101
-        self._timer, self._timer_s = self._loop.call_at(at_s + RESPITE_S / 2, self._tick), at_s
 
     # ---- the connection
 

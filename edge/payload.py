@@ -1,4 +1,4 @@
-"""What one MQTT payload says, by profile: values, texts. Pure; planned once per topic. (events, last will: edge.payload_events)
+"""What one MQTT payload says, by profile: values, texts. Pure; planned once per topic. Of events: edge.payload_events.
 
 Rules, none of which loses anything else of the message:
 - not JSON, or not one field of the topic in it        → refused (counted, logged, an event), nothing kept
@@ -145,9 +145,10 @@ class Reading:
             return Stamp(received_us, stale)
         device_us, clock_us, why = times.reader.read(found, received_us)
         if times.receipt:
-            return Stamp(received_us, stale, device_us, clock_us)
+            return Stamp(received_us, stale, None, clock_us)
         if device_us is None:
-            self.refusals.append(Refusal("time", why))
+            if why:
+                self.refusals.append(Refusal("time", why))
             return Stamp(received_us, UNCERTAIN_CLOCK, None, clock_us)
         return Stamp(device_us, good, device_us, clock_us)
 

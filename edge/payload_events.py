@@ -29,7 +29,7 @@ class EventTopic:
     """A topic that carries events: one object or a list of them."""
 
     equipment: str
-    times: TimeReader = TimeReader()
+    times: TimeReader
     receipt: bool = False
     """The profile says that the time of receipt counts."""
 
@@ -72,7 +72,7 @@ class EventTopic:
         if device_us is None or self.receipt:
             rest["device_time"] = found
             event = Event(self.equipment, received_us, scheme, code, state == "on", rest)
-            return [event], [] if self.receipt else [Refusal("time", why)], device_us, clock_us
+            return [event], [] if self.receipt or not why else [Refusal("time", why)], None, clock_us
         return [Event(self.equipment, device_us, scheme, code, state == "on", rest)], [], device_us, clock_us
 
 

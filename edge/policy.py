@@ -8,7 +8,7 @@ then on told by heartbeats; when it answers again, all its points are read at on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,6 +51,7 @@ class Poller:
     breaker: Breaker = field(default_factory=Breaker)
     _faults: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _due_s: dict[int, float] = field(default_factory=dict)
+    _overs: dict[int, Callable[[Outcome], None]] = field(default_factory=dict)
     _stopped: bool = False
 
     def join(self, rota: Rota) -> None:
@@ -76,7 +77,8 @@ class Poller:
             metrics.cycles["skipped"] += 1
             return
         probe = self.breaker.state is State.HALF_OPEN
-        if not self.driver.begin(group, partial(self._over, group), probe=probe):
+        over = self._overs.get(group) or self._overs.setdefault(group, partial(self._over, group))
+        if not self.driver.begin(group, over, probe=probe):
             metrics.cycles["missed"] += 1
 
     def _over(self, group: int, outcome: Outcome) -> None:

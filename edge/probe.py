@@ -17,9 +17,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.bus import Bus
 from edge.modbus import Cycle, Group, make_device
-from edge.mqtt import Broker, make_broker, secure
-from edge.payload import StateTopic, look_up, make_topics, parse_json
+from edge.mqtt_broker import Broker, make_broker, secure
+from edge.payload import ListTopic, PointTopic, StateTopic, look_up, parse_json
 from edge.plan import BIT_TABLES, Request
+from edge.topics import make_topics
 from telemetry.clock import SystemClock
 from telemetry.names import split_signal
 from telemetry.plant import Address, Endpoint, Equipment, PlantEquipment, parse_address
@@ -109,23 +110,25 @@ def _raw(profile: Profile, name: str, request: Request, payload: bytes) -> list[
 
 
 async def _mqtt(address: Address, profile: Profile, endpoint: Endpoint, wait_s: float) -> list[ProbeRow]:
-    topics = {name: topic for name, topic in make_topics(_ID, profile).items() if isinstance(topic, StateTopic)}
+    made = make_topics(_ID, profile)
+    topics = {n: topic for n, topic in made.by_name.items() if isinstance(topic, StateTopic | ListTopic)}
     heard = await _listen(make_broker(address, endpoint, edge=_ID, file="endpoint"), list(topics), wait_s)
-    return [row for name, topic in topics.items() for row in _topic(topic, heard.get(name), profile)]
+    return [
+        row for name, topic in topics.items() for row in _topic(topic, heard.get(name), profile, made.block.names)
+    ]
 
 
-def _topic(topic: StateTopic, payload: bytes | None, profile: Profile) -> list[ProbeRow]:
+def _topic(topic: PointTopic, payload: bytes | None, profile: Profile, names: Sequence[str]) -> list[ProbeRow]:
     if payload is None:
         return [
             ProbeRow(f.point, None, None, profile.points[f.point].unit, quality_name(BAD_COMMS)) for f in topic.fields
         ]
     content, _ = parse_json(payload)
-    raw = {f.point: look_up(content, f.path, None) for f in topic.fields}
+    raw = {f.point: look_up(content, f.path, None) for f in topic.fields} if isinstance(topic, StateTopic) else {}
     said = topic.read(payload, SystemClock().now_us(), retained=False)
     read: dict[str, tuple[float | str | None, int]] = {point: (text, GOOD) for point, text, _ in said.texts}
-    for place, value, quality in zip(said.batch.signal, said.batch.value, said.batch.quality, strict=True):
-        point = split_signal(said.batch.names[place])[1]
-        read[point] = (None if np.isnan(value) else float(value), int(quality))
+    for row in said.rows:
+        read[split_signal(names[row.place])[1]] = (None if np.isnan(row.value) else row.value, row.quality)
     return [_row(profile, f.point, raw, *read.get(f.point, (None, BAD_COMMS))) for f in topic.fields]
 
 

@@ -27,7 +27,7 @@ from telemetry.quality import BAD_SENSOR, UNCERTAIN_OUT_OF_RANGE
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 Get = Callable[[Any], tuple[Any, ...]]
-_NUMBERS: Final = frozenset({int, float})
+NUMBERS: Final = frozenset({int, float})
 STRANGE: Final = (KeyError, TypeError, IndexError, ValueError, AttributeError, UnicodeEncodeError)
 """What taking the fields out of a message that is not ordinary raises."""
 
@@ -93,7 +93,7 @@ class Shape:
         if found is None:
             return None
         time_us = self.to_us(found)
-        if time_us is not None and EARLIEST_US <= time_us and (self.receipt or time_us <= received_us + AHEAD_US):
+        if time_us is not None and time_us >= EARLIEST_US and (self.receipt or time_us <= received_us + AHEAD_US):
             return time_us
         if self.receipt:
             return None
@@ -136,7 +136,7 @@ class Ordinary:
 
 def all_numbers(cells: Sequence[tuple[Any, ...]]) -> bool:
     """Whether every cell is a number, and no boolean."""
-    return set(map(type, chain.from_iterable(cells))) <= _NUMBERS
+    return set(map(type, chain.from_iterable(cells))) <= NUMBERS
 
 
 def make_shape(topic: PointTopic) -> Shape | None:
@@ -173,9 +173,7 @@ def make_shape(topic: PointTopic) -> Shape | None:
 def shape_key(topic: PointTopic) -> object:
     """Equal for topics that can have one shape."""
     spelled = [(f, tuple(sorted(f.map.items())) if f.map is not None else None) for f in topic.fields]
-    fields = tuple(
-        (f.point, f.place, f.path, table, f.whole, f.real, f.low, f.high) for f, table in spelled
-    )
+    fields = tuple((f.point, f.place, f.path, table, f.whole, f.real, f.low, f.high) for f, table in spelled)
     return type(topic), topic.times, fields
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from edge.columns import Float64, Int64, UInt8
 from edge.slots import NEVER_US, NO_QUALITY, Bool, Index, Int16, Readings, grown, reference
 
-SLACK: Final = 2.0**-49
+SLACK: Final = 0.0
 """Of |v − a| + deviation: twice what the roundings of v − a, of a door's edge and of a slope add up to (7 × 2^-53)."""
 
 
@@ -90,7 +90,7 @@ class Doors:
         return int(np.count_nonzero(self._held))
 
     def let_go(self, slots: Index) -> Held:
-        """What these slots (all different) hold, those that do: `at` says which. It is reported; the next lines begin there."""
+        """What these slots (all different) hold, those that do (`at`): it is reported, and the next lines begin there."""
         had = np.flatnonzero(self._held[slots])
         return self._release(slots[had], had)
 

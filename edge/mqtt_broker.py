@@ -1,0 +1,114 @@
+"""How a broker is reached: address, secrets, certificates; and a paho-mqtt client made for it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from paho.mqtt.client import Client
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge.mqtt_packets import LIMIT
+from telemetry.errors import ConfigError, Fault
+from telemetry.plant import Address, Endpoint
+
+CONNECT_TIMEOUT_S: Final = 3.0
+SESSION_S: Final = 7 * 86_400
+"""MQTT 5: the broker keeps the session, and what comes for it, so long after the agent was last there."""
+RECEIVE_MAXIMUM: Final = 4_000
+"""MQTT 5: messages that the broker hands out before the first is acknowledged. What two commits at full speed cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """How a broker is reached."""
+
+    address: Address
+    client_id: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    version: str | None = None
+    """Of MQTT, 3.1.1 or 5. None: 5, and 3.1.1 where the broker does not know it."""
+
+
+def make_broker(address: Address, endpoint: Endpoint, *, edge: str, file: str) -> Broker:
+    """How to reach a broker, with its secrets read. Raises ConfigError, for a certificate file that is none as well."""
+    digest = hashlib.blake2b(address.endpoint.encode(), digest_size=6).hexdigest()
+    broker = Broker(
+        address,
+        f"vigil-{edge}-{digest}",
+        _secret(endpoint.username, f"endpoints.{address.endpoint}.username", file),
+        _secret(endpoint.password, f"endpoints.{address.endpoint}.password", file),
+        endpoint.ca_file,
+        endpoint.cert_file,
+        endpoint.key_file,
+        endpoint.mqtt_version,
+    )
+    _check_files(broker, file)
+    return broker
+
+
+def secure(client: Client, broker: Broker) -> None:
+    """Gives a client its credentials, TLS and time-out."""
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    if broker.username is not None:
+        client.username_pw_set(broker.username, broker.password)
+    if broker.address.scheme == "mqtts":
+        client.tls_set_context(_context(broker.ca_file, broker.cert_file, broker.key_file))
+
+
+def connect_properties() -> Properties:
+    """MQTT 5: a session that stays, and how much the broker may hand out."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = SESSION_S
+    properties.ReceiveMaximum = RECEIVE_MAXIMUM
+    properties.MaximumPacketSize = LIMIT
+    return properties
+
+
+def why_not_connected(error: BaseException | None) -> str:
+    """Why a connection could not be made, in words for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"broker's certificate is not accepted: {error.verify_message}"
+    reason = "" if error is None else f": {getattr(error, 'strerror', None) or error}"
+    return f"broker cannot be reached{reason}"
+
+
+def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file)
+    if cert_file is not None:
+        context.load_cert_chain(cert_file, key_file, password=lambda: "")  # Never ask at the terminal.
+    return context
+
+
+def _check_files(broker: Broker, file: str) -> None:
+    """Raises ConfigError that names the key and the file."""
+    where = f"endpoints.{broker.address.endpoint}"
+    try:
+        _context(broker.ca_file, None, None)
+    except OSError as error:  # ssl.SSLError is one
+        expected = f"{broker.ca_file}, a readable file of certificates"
+        raise ConfigError([Fault(file, 0, f"{where}.ca_file", expected, str(error))]) from error
+    try:
+        _context(None, broker.cert_file, broker.key_file)
+    except OSError as error:
+        expected = f"{broker.cert_file}, a readable certificate with its key"
+        raise ConfigError([Fault(file, 0, f"{where}.cert_file", expected, str(error))]) from error
+
+
+def _secret(reference: str | None, key: str, file: str) -> str | None:
+    if reference is None:
+        return None
+    kind, _, name = reference.partition(":")
+    try:
+        return os.environ[name] if kind == "env" else Path(name).read_text(encoding="utf-8").strip()
+    except (KeyError, OSError) as error:
+        raise ConfigError([Fault(file, 0, key, f"{reference} to be there", type(error).__name__)]) from error

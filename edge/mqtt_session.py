@@ -1,0 +1,319 @@
+"""One broker's session: a thread that connects, subscribes, takes messages and acknowledges them, for as long as it runs.
+
+The loop is ours and the protocol paho-mqtt's (its calls for a loop of one's own: loop_read, loop_write, loop_misc); its
+own loop reads by select(), which knows no descriptor beyond 1,023, and an edge with 2,000 Modbus devices has them.
+
+Invariants: a message is acknowledged only on the connection that it came by, after the journal has it; when the journal
+has no room, messages wait here within BACKLOG_BYTES and the broker within its window, and beyond that the connection is
+given up, for the broker to keep them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge import metrics
+from edge.mqtt_broker import Broker, connect_properties, secure, why_not_connected
+from edge.mqtt_packets import RETAIN, Published, StreamError
+from edge.mqtt_socket import ReadAhead, ReadingAhead
+from edge.subscriptions import Messages, Subscription
+
+log = structlog.get_logger()
+
+KEEPALIVE_S: Final = 30
+RECONNECT_S: Final = 1.0
+RECONNECT_MAX_S: Final = 15.0
+ACCEPT_S: Final = 5.0
+"""The broker gets so long to answer a CONNECT."""
+SUBSCRIBE_AT_ONCE: Final = 100
+TICK_S: Final = 1.0
+RETRY_S: Final = 0.1
+"""How often the journal is asked whether it has room again."""
+BACKLOG_BYTES: Final = 32 << 20
+NO_ROOM_S: Final = 5.0
+FINISH_S: Final = 1.0
+SETTLE_S: Final = 0.05
+"""The broker gets so long to read the last acknowledgements: a socket closed with unread input resets the connection,
+and what the broker has not read by then is gone."""
+_UNSUPPORTED: Final = "Unsupported protocol version"
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connection to the broker, from CONNECT to its end. See edge.subscriptions.Line."""
+
+    client: ReadingAhead
+    socket: ReadAhead
+    wake: Callable[[], None]
+    accepted: bool = False
+    refused: str = ""
+    unconfirmed: int = 0
+    """Subscriptions that the broker has not confirmed yet."""
+    outstanding: int = 0
+    """Messages that the journal has taken and that are not acknowledged."""
+    given_up: set[bytes] = field(default_factory=set)
+    """Topics of nobody that were unsubscribed from."""
+    _acks: deque[bytes] = field(default_factory=deque)
+
+    def acknowledge(self, acks: bytes) -> None:
+        """See Line."""
+        if acks:
+            self._acks.append(acks)
+            self.wake()
+
+    def send(self) -> None:
+        """Sends the acknowledgements that wait, joined, unless a packet of paho's is half sent."""
+        if not self._acks or self.client.want_write():
+            return
+        joined = b"".join(self._acks.popleft() for _ in range(len(self._acks)))
+        self.socket.push(joined)
+        self.outstanding -= len(joined) // 4
+
+
+@dataclass(slots=True)
+class Session:
+    """The thread of one broker. `start`, then `stop` and `join`."""
+
+    broker: Broker
+    subscriptions: Mapping[bytes, Subscription]
+    take: Callable[[Messages], bool]
+    """Hands messages to the journal. False where it has no room."""
+    heard: Callable[[Sequence[Subscription], int], None]
+    """Told of each live message and when it came (µs)."""
+    tell: Callable[[str | None], None]
+    """Told why there is no session, and None when there is one."""
+    now_us: Callable[[], int]
+    _version: str = "5"
+    _known: bool = False
+    """Whether the broker has accepted a connection in this version."""
+    _line: Connection | None = None
+    _backlog: deque[Messages] = field(default_factory=deque)
+    _backlog_bytes: int = 0
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _wakes: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
+
+    def __post_init__(self) -> None:
+        self._version = self.broker.version or "5"
+        for end in self._wakes:
+            end.setblocking(False)
+
+    # ---- from any thread
+
+    def stop(self) -> None:
+        """Asks the session to end: it takes nothing more, waits FINISH_S for acknowledgements, and disconnects."""
+        self._stopping.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Something is to be done."""
+        with contextlib.suppress(OSError):  # Full: it is awake. Closed: it has ended.
+            self._wakes[1].send(b"\0")
+
+    # ---- the thread
+
+    def run(self) -> None:
+        """Works until told to stop. Raises only what is a fault of this program."""
+        pause_s = RECONNECT_S
+        try:
+            while not self._stopping.is_set():
+                line = self._open()
+                if line is not None:
+                    self._talk(line)
+                    self._end(line)
+                    if line.accepted:
+                        pause_s = RECONNECT_S
+                    elif line.refused == _UNSUPPORTED and self.broker.version is None:
+                        continue  # At once, in the other version.
+                self._stopping.wait(pause_s)
+                pause_s = min(pause_s * 2, RECONNECT_MAX_S)
+        finally:
+            for end in self._wakes:
+                end.close()
+
+    def _open(self) -> Connection | None:
+        client = self._client()
+        version_5 = self._version == "5"
+        host, port = self.broker.address.host, self.broker.address.port
+        try:
+            if version_5:
+                client.connect(host, port, KEEPALIVE_S, clean_start=False, properties=connect_properties())
+            else:
+                client.connect(host, port, KEEPALIVE_S)
+        except (OSError, ValueError) as error:
+            self.tell(why_not_connected(error))
+            return None
+        assert client.ahead is not None  # noqa: S101
+        self._line = Connection(client, client.ahead, self.wake)
+        return self._line
+
+    def _client(self) -> ReadingAhead:
+        protocol: MQTTProtocolVersion = MQTTv5 if self._version == "5" else MQTTv311
+        client = ReadingAhead(
+            CallbackAPIVersion.VERSION2,
+            client_id=self.broker.client_id,
+            clean_session=None if protocol == MQTTv5 else False,
+            protocol=protocol,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        secure(client, self.broker)
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_subscribe = self._subscribed
+        return client
+
+    def _talk(self, line: Connection) -> None:
+        """Until the connection is lost, or the session is to end and has ended."""
+        accept_by, finish_by = time.monotonic() + ACCEPT_S, 0.0
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wakes[0], selectors.EVENT_READ)
+            selector.register(line.socket, selectors.EVENT_READ)
+            while line.client.socket() is not None:
+                self._wait(selector, line, RETRY_S if self._backlog or finish_by or not line.accepted else TICK_S)
+                if not self._serve(line):
+                    return
+                now_s = time.monotonic()
+                if not line.accepted and now_s > accept_by:
+                    line.refused = "no answer"
+                    self.tell("broker does not answer")
+                    return
+                if self._stopping.is_set():
+                    finish_by = finish_by or now_s + FINISH_S
+                    self._backlog.clear()
+                    if line.outstanding <= 0 or now_s > finish_by:
+                        return
+
+    def _wait(self, selector: selectors.BaseSelector, line: Connection, timeout_s: float) -> None:
+        writing = bool(line.socket.unsent) or line.client.want_write()
+        selector.modify(line.socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0))
+        ready = selector.select(timeout_s)
+        if any(key.fileobj is self._wakes[0] for key, _ in ready):
+            with contextlib.suppress(BlockingIOError):
+                self._wakes[0].recv(4096)
+
+    def _serve(self, line: Connection) -> bool:
+        """Reads and writes what can be. False where the connection is to be given up."""
+        client = line.client
+        try:
+            line.socket.fill()
+        except StreamError as error:
+            self.tell(f"connection given up: {error}")
+            return False
+        while client.socket() is not None and (line.socket.stream.control or line.socket.ended):
+            client.loop_read()
+        if client.socket() is None:
+            return False
+        published = line.socket.stream.take()
+        if published.heads and not self._stopping.is_set():
+            self._arrived(line, published)
+        self._hand_over(line)
+        line.socket.flush()
+        line.send()
+        if client.want_write():
+            client.loop_write()
+        if client.socket() is not None:
+            client.loop_misc()
+        return self._backlog_bytes <= BACKLOG_BYTES
+
+    def _arrived(self, line: Connection, published: Published) -> None:
+        received_us = self.now_us()
+        found = [self.subscriptions.get(topic) for topic in published.topics]
+        payloads, heads = published.payloads, published.heads
+        if None in found:
+            self._nobodys(line, [t for t, s in zip(published.topics, found, strict=True) if s is None])
+            kept = [place for place, subscription in enumerate(found) if subscription is not None]
+            payloads, heads = [payloads[place] for place in kept], [heads[place] for place in kept]
+        mine = [subscription for subscription in found if subscription is not None]
+        self.heard([s for s, head in zip(mine, heads, strict=True) if not head & RETAIN], received_us)
+        self._backlog.append(Messages(received_us, mine, payloads, heads, b"".join(published.acks), line))
+        self._backlog_bytes += sum(map(len, payloads))
+
+    def _nobodys(self, line: Connection, topics: Sequence[bytes]) -> None:
+        """Of equipment that was in the session once."""
+        metrics.MESSAGES.labels("unknown-topic").inc(len(topics))
+        for topic in set(topics) - line.given_up:
+            line.given_up.add(topic)
+            with contextlib.suppress(ValueError):  # No UTF-8, or a topic that cannot be subscribed to.
+                line.client.unsubscribe(topic.decode())
+
+    def _hand_over(self, line: Connection) -> None:
+        while self._backlog:
+            messages = self._backlog[0]
+            line.outstanding += len(messages.acks) // 4
+            if not self.take(messages):
+                line.outstanding -= len(messages.acks) // 4
+                return
+            self._backlog.popleft()
+            self._backlog_bytes -= sum(map(len, messages.payloads))
+
+    def _end(self, line: Connection) -> None:
+        """Disconnects. What waits for room was not acknowledged: the broker keeps it."""
+        if self._backlog_bytes > BACKLOG_BYTES:
+            log.info("connection given up until there is room in the journal", endpoint=self.broker.address.endpoint)
+            self._stopping.wait(NO_ROOM_S)
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        self._line = None
+        if line.client.socket() is None:
+            return
+        time.sleep(SETTLE_S)
+        line.client.disconnect()
+        if line.client.socket() is not None:
+            line.socket.close()
+
+    # ---- paho's callbacks, on the thread
+
+    def _connected(
+        self, client: Any, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        line = self._line
+        assert line is not None  # noqa: S101
+        if reason.is_failure:
+            line.refused = str(reason)
+            if self.broker.version is None and not self._known and line.refused == _UNSUPPORTED:
+                self._version = "3.1.1" if self._version == "5" else "5"
+            else:
+                self.tell(f"broker refused: {reason}")
+            return
+        line.accepted = self._known = True
+        wanted = [(s.name, s.qos) for s in self.subscriptions.values()]
+        line.unconfirmed = len(wanted)
+        for start in range(0, len(wanted), SUBSCRIBE_AT_ONCE):
+            line.client.subscribe(wanted[start : start + SUBSCRIBE_AT_ONCE])
+
+    def _disconnected(
+        self, client: Any, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        line = self._line
+        if line is None or line.refused or self._stopping.is_set():
+            return  # Why is told already, or nobody waits for it.
+        self.tell(f"connection lost: {reason}")
+        if not line.accepted and not self._known and self.broker.version is None:
+            # Some brokers hang up on a version that they do not know.
+            self._version = "3.1.1" if self._version == "5" else "5"
+
+    def _subscribed(
+        self, client: Any, userdata: Any, mid: int, reasons: Sequence[ReasonCode], properties: Properties | None
+    ) -> None:
+        line = self._line
+        assert line is not None  # noqa: S101
+        refused = sum(reason.is_failure for reason in reasons)
+        line.unconfirmed -= len(reasons)
+        if refused:
+            self.tell(f"broker refused {refused} subscriptions")
+        elif line.unconfirmed <= 0:
+            self.tell(None)
