@@ -93,12 +93,14 @@ def _check_files(broker: Broker, file: str) -> None:
     """Raises ConfigError that names the key and the file."""
     where = f"endpoints.{broker.address.endpoint}"
     try:
-        _context(broker.ca_file, None, None)
+        if broker.ca_file is not None:
+            _context(broker.ca_file, None, None)
     except OSError as error:  # ssl.SSLError is one
         expected = f"{broker.ca_file}, a readable file of certificates"
         raise ConfigError([Fault(file, 0, f"{where}.ca_file", expected, str(error))]) from error
     try:
-        _context(None, broker.cert_file, broker.key_file)
+        if broker.cert_file is not None:
+            _context(None, broker.cert_file, broker.key_file)
     except OSError as error:
         expected = f"{broker.cert_file}, a readable certificate with its key"
         raise ConfigError([Fault(file, 0, f"{where}.cert_file", expected, str(error))]) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal, Self
+from zoneinfo import available_timezones
 
 from pydantic import Field, model_validator
 
@@ -137,7 +139,11 @@ class MqttPoint(Model):
     """Where a point lies in an MQTT message."""
 
     topic: str = Field("state", description="Below the equipment's topic prefix.")
-    path: str | None = Field(None, description="Dotted path in the JSON payload. Default: values.POINT.")
+    path: str | None = Field(
+        None,
+        description="Dotted path in the JSON payload; numbers are positions in a list. Default: values.POINT. In a topic "
+        "of `lists` whose entries are named: the entry's name. Default: POINT.",
+    )
     map: dict[str, float] | None = Field(
         None, description="JSON values to numbers, spelled as JSON spells them: true, 1, open. Others are bad."
     )
@@ -180,17 +186,70 @@ class ModbusDefaults(Model):
         return (*self.illegal, *self.illegal_by_table.get(table, ()))
 
 
+class MqttList(Model):
+    """A topic whose messages are lists: of named values, or of whole messages with a time each."""
+
+    path: str = Field("", description="Dotted path of the list in the payload. Default: the payload is the list.")
+    name: str | None = Field(
+        None,
+        description="Dotted path of the name in an entry, as in [{name, value, time}, …]. Without it each entry is read "
+        "as a message of its own, by the points' paths.",
+    )
+    value: str = Field("value", description="Dotted path of the value in a named entry.")
+    time: str | None = Field(
+        None, description="Dotted path of an entry's own time. Default: time_path. Where it is missing, the message's."
+    )
+
+
 class MqttDefaults(Model):
     """Topics and time of the MQTT messages of this kind of device."""
 
     qos: Literal[0, 1] = Field(1, description="Quality of service of the subscription.")
     time_path: str = Field("time", description="Dotted path of the device's time. Missing: time of receipt.")
+    time_zone: str | None = Field(
+        None, description="IANA name, as Asia/Shanghai, of times without an offset. Default: such a time is refused."
+    )
+    time_format: str | None = Field(
+        None, description="strptime pattern of the vendor's own spelling, as %Y%m%d%H%M%S, tried before ISO 8601."
+    )
+    clock: Literal["device", "receipt"] = Field(
+        "device", description="Whose time samples carry; receipt, where the device's clock cannot be used."
+    )
+    max_skew_s: float = Field(
+        60.0,
+        gt=0,
+        le=300,
+        description="A clock further off than this, by the median of recent messages, is told (event clock-skew).",
+    )
+    lists: dict[str, MqttList] = Field(default_factory=dict, description="Topics whose messages are lists.")
     event_topic: str | None = Field("event", description="Topic of events, below the prefix.")
     online_topic: str | None = Field(None, description="Topic of the last will, below the prefix.")
     online_map: dict[str, bool] = Field(
         default_factory=lambda: {"ONLINE": True, "OFFLINE": False, "CONNECTIONBROKEN": False},
         description="What the payload of online_topic means: true, the device is there.",
     )
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        refuse(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.time_zone is not None and self.time_zone not in (available_timezones() or {self.time_zone}):
+            yield Problem(("time_zone",), "an IANA time zone, as Asia/Shanghai", repr(self.time_zone))
+        if self.time_format is not None and not _is_pattern(self.time_format):
+            yield Problem(("time_format",), "a pattern of strptime, as %Y-%m-%d %H:%M:%S", repr(self.time_format))
+        for topic in (self.event_topic, self.online_topic):
+            if topic is not None and topic in self.lists:
+                yield Problem(("lists", topic), "a topic of points", "that of events or of the last will")
+
+
+def _is_pattern(pattern: str) -> bool:
+    try:
+        spelled = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).strftime(pattern)
+        return datetime.strptime(spelled, pattern).year == 2026
+    except ValueError:
+        return False
 
 
 def bytes_in_order(kind: RegisterType) -> int:

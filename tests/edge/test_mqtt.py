@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.driver import Reading
-from edge.mqtt import MqttDriver, make_broker, make_drivers
+from edge.columns import Columns
+from edge.driver import Decoded, Source
+from edge.mqtt import MqttDriver, make_drivers
+from edge.mqtt_broker import make_broker
 from telemetry.clock import SystemClock, iso
 from telemetry.errors import ConfigError
+from telemetry.messages import Event
 from telemetry.plant import Address, Endpoint, Plant, PlantFile, parse_address
 from telemetry.profile import Profile
 from telemetry.service import Health
-from tests.edge.build import TEXT, make_equipment, make_profile, values
+from tests.edge.profiles import TEXT, make_equipment, make_profile
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.waiting import until
 
@@ -59,45 +62,61 @@ def device(mosquitto: Mosquitto) -> Iterator[Publisher]:
 
 @dataclass
 class Taking:
-    """Stands for the journal: keeps readings; acknowledges when told to."""
+    """Stands for the journal: decodes what is put, keeps it; acknowledges when told to."""
 
-    readings: list[Reading] = field(default_factory=list)
-    waiting: list[Callable[[], None]] = field(default_factory=list)
+    decoded: list[Decoded] = field(default_factory=list)
+    waiting: list[tuple[Source, Any]] = field(default_factory=list)
     at_once: bool = True
     room: bool = True
     refused: int = 0
 
-    def deliver(self, reading: Reading, done: Callable[[], None] | None) -> bool:
+    def put(self, source: Source, received: Any, rows: int) -> bool:
         if not self.room:
             self.refused += 1
             return False
-        self.readings.append(reading)
-        assert done is not None
+        self.decoded.append(source.decode([received]))
         if self.at_once:
-            done()
+            source.journaled([received])
         else:
-            self.waiting.append(done)
+            self.waiting.append((source, received))
         return True
 
+    def values(self, point: str) -> list[float]:
+        return [value for d in self.decoded for name, value in rows_of(d.columns) if name == f"e/{point}"]
+
     def xs(self) -> list[float]:
-        read = [values(r.batch) for r in self.readings if len(r.batch)]
-        return [points["x"][0] for points in read if "x" in points]
+        return self.values("x")
+
+    def events(self) -> list[Event]:
+        return [event for d in self.decoded for event in d.events]
+
+    def keys(self) -> list[bytes]:
+        return [key for d in self.decoded for key in d.delivered]
+
+
+def rows_of(columns: Columns) -> list[tuple[str, float]]:
+    """(signal, value) of each row."""
+    blocks = [block for block, n in zip(columns.blocks, columns.counts, strict=True) for _ in range(n)]
+    return [(b.names[p], float(v)) for b, p, v in zip(blocks, columns.place, columns.value, strict=True)]
 
 
 def make_driver(
-    broker: Mosquitto, taking: Taking, profile: Profile = PROFILE, names: tuple[str, ...] = ("e",)
+    broker: Mosquitto,
+    profile: Profile = PROFILE,
+    names: tuple[str, ...] = ("e",),
+    *,
+    known: Sequence[bytes] = (),
+    endpoint: Mapping[str, Any] | None = None,
 ) -> MqttDriver:
     equipment = tuple(make_equipment(n, profile, f"{broker.url}/plant/{n}") for n in names)
-    site = {"site": {"id": "s", "name": TEXT}, "equipment": [e.entry.model_dump() for e in equipment]}
+    site = {
+        "site": {"id": "s", "name": TEXT},
+        "equipment": [e.entry.model_dump() for e in equipment],
+        "endpoints": {broker.url: endpoint or {}},
+    }
     plant = Plant(PlantFile.model_validate(site), equipment)
     [driver] = make_drivers(
-        plant,
-        equipment,
-        SystemClock(),
-        edge="edge-1",
-        file="plant.yaml",
-        health=Health("edge"),
-        has_room=lambda: taking.room,
+        plant, equipment, SystemClock(), edge="edge-1", file="plant.yaml", health=Health("edge"), known=known
     )
     return driver
 
@@ -118,8 +137,8 @@ async def start(mosquitto: Mosquitto) -> AsyncIterator[Callable[[Taking], Any]]:
     started: list[Running] = []
 
     async def go(taking: Taking) -> Running:
-        driver = make_driver(mosquitto, taking)
-        running = Running(driver, taking, asyncio.create_task(driver.run(taking.deliver)))
+        driver = make_driver(mosquitto)
+        running = Running(driver, taking, asyncio.create_task(driver.run(taking.put)))
         started.append(running)
         await until(lambda: driver.endpoint not in driver.health.waiting_for)
         return running
@@ -134,10 +153,10 @@ async def subscribed(running: Running, device: Publisher) -> None:
 
     def say() -> bool:
         device.say("plant/e/state", {"values": {"y": 0}})
-        return bool(running.taking.readings)
+        return bool(running.taking.decoded)
 
     await until(say)
-    running.taking.readings.clear()
+    running.taking.decoded.clear()
 
 
 State = Callable[[Taking], Any]
@@ -210,9 +229,9 @@ async def test_a_bad_payload_is_acknowledged_and_told_and_the_next_one_is_read(s
     device.say("plant/e/event", {"scheme": "vigil", "code": "x", "state": "on"})
     device.say("plant/e/state", {"values": {"x": 7}})
     await until(lambda: 7.0 in running.taking.xs())
-    told = {e.attributes["reason"] for r in running.taking.readings for e in r.events if e.scheme == "vigil"}
+    told = {e.attributes["reason"] for e in running.taking.events() if e.scheme == "vigil"}
     assert told == {"not-json", "time", "scheme"}
-    assert all(e.code == "mqtt-payload" for r in running.taking.readings for e in r.events)
+    assert all(e.code == "mqtt-payload" for e in running.taking.events())
     await running.stop()
     again = await start(Taking())
     device.say("plant/e/state", {"values": {"x": 8}})
@@ -263,8 +282,8 @@ async def test_a_message_on_a_topic_of_nobody_is_acknowledged_and_its_subscripti
     start: State, device: Publisher, mosquitto: Mosquitto
 ) -> None:
     taking = Taking()
-    both = make_driver(mosquitto, taking, names=("e", "gone"))
-    task = asyncio.create_task(both.run(taking.deliver))
+    both = make_driver(mosquitto, names=("e", "gone"))
+    task = asyncio.create_task(both.run(taking.put))
     await until(lambda: both.endpoint not in both.health.waiting_for)
     await subscribed(Running(both, taking, task), device)
     task.cancel()
@@ -278,8 +297,8 @@ async def test_a_message_on_a_topic_of_nobody_is_acknowledged_and_its_subscripti
 async def test_a_broker_that_is_not_there_at_start_is_waited_for(tmp_path: Path, mosquitto: Mosquitto) -> None:
     mosquitto.kill()
     taking = Taking()
-    driver = make_driver(mosquitto, taking)
-    task = asyncio.create_task(driver.run(taking.deliver))
+    driver = make_driver(mosquitto)
+    task = asyncio.create_task(driver.run(taking.put))
     await until(lambda: "cannot be reached" in driver.health.waiting_for.get(driver.endpoint, ""))
     await asyncio.to_thread(mosquitto.start)
     assert await until(lambda: driver.endpoint not in driver.health.waiting_for)
