@@ -12,6 +12,7 @@ BENCHMARKS = (
     ("benchmarks.line",),
     ("benchmarks.broker",),
     ("benchmarks.crossover",),
+    ("benchmarks.edge", "all", "--rounds", "1"),
 )
 
 
