@@ -7,11 +7,13 @@ import sys
 
 BENCHMARKS = (
     ("benchmarks.decode",),
+    ("benchmarks.arrow",),
     ("benchmarks.latency", "--poll", "1.0", "--changes", "60"),
     ("benchmarks.latency", "--poll", "0.2", "--changes", "60"),
     ("benchmarks.line",),
     ("benchmarks.broker",),
     ("benchmarks.crossover",),
+    ("benchmarks.edge", "all", "--rounds", "1"),
 )
 
 

@@ -20,6 +20,11 @@ from telemetry.errors import ConfigError, VigilError
 from telemetry.settings import Settings, load_settings
 
 INTERRUPTED = 130
+EDGE_COMMANDS = frozenset({"edge", "probe"})
+"""Need the extra `edge`; `check` needs none, every other command the extra `line`."""
+OURS = frozenset(
+    {"telemetry", "edge", "ingest", "analytics", "alerting", "dashboards", "simulators", "profiles", "vigil"}
+)
 
 
 def main() -> None:
@@ -59,7 +64,25 @@ def example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("vigil up"))
+class Commands(click.Group):
+    """A command whose packages are not installed says which extra of vigil-line has them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Raises ClickException where a package of another extra is missing."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if not missing or missing in OURS or missing in sys.stdlib_module_names:
+                raise
+            extra = "edge" if ctx.invoked_subcommand in EDGE_COMMANDS else "line"
+            raise click.ClickException(
+                f"vigil {ctx.invoked_subcommand} needs {missing}, which is not installed: "
+                f"pip install 'vigil-line[{extra}]'"
+            ) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("vigil up"))
 @click.version_option(package_name="vigil-line", prog_name="vigil")
 def vigil() -> None:
     """Telemetry and monitoring for in-service equipment: elevators, forklifts, boilers."""

@@ -57,7 +57,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, help="default: 1,000; big 2,000; small 20")
     parser.add_argument("--points", type=int, help="registers of a device; default: 100; small 30")
     parser.add_argument("--units-per-endpoint", type=int, default=1, help="1: each device is a connection of its own")
-    parser.add_argument("--messages", type=int, default=150_000, help="MQTT messages of each run")
+    parser.add_argument("--messages", type=int, default=100_000, help="MQTT messages of each run")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(words)
 

@@ -51,6 +51,11 @@ class Arrivals:
             missed += int(np.rint(gaps[gaps > 1.5] - 1).sum())
         return missed
 
+    @property
+    def doubled(self) -> int:
+        """Readings that came more than once."""
+        return sum(len(times) - len(set(times)) for times in self.times_us.values())
+
     def behind_s(self, begin_us: int, end_us: int) -> float:
         """The longest time from the oldest reading of a record to the record's arrival, of those in [begin, end)."""
         lags = [appended - oldest for oldest, appended in self.lags_us if begin_us <= oldest < end_us]

@@ -32,7 +32,7 @@ AFTER_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a program used while it was measured, [begin, end) in whole seconds of the wall clock."""
+    """What a program used while it was measured, [begin, end) on the wall clock."""
 
     begin_us: int
     end_us: int
@@ -54,6 +54,8 @@ class Side:
     tags_per_s: float
     tags_per_cpu_s: float
     missed: int | None
+    """Cycles of which nothing arrived."""
+    doubled: int | None
     behind_s: float | None
     memory: Memory
     devices_cores: float
@@ -84,14 +86,14 @@ def steady(devices: Devices, program: Program) -> bool:
 
 
 def window(program: Program, devices: Devices, seconds: int) -> Window:
-    """Measures `seconds` from the next whole second on."""
-    begin_s = math.ceil(time.time() + 0.2)
+    """Measures `seconds` from the next half of a second on: Telegraf reads all at once when a second begins."""
+    begin_s = math.ceil(time.time() + 0.2) + 0.5
     sleep_until(begin_s)
     before = program.cpu_s(), devices.program.cpu_s(), machine_busy_s(), devices.requests(), time.monotonic()
     sleep_until(begin_s + seconds)
     after = program.cpu_s(), devices.program.cpu_s(), machine_busy_s(), devices.requests(), time.monotonic()
     used, served, busy, requests, elapsed = (b - a for a, b in zip(before, after, strict=True))
-    begin_us = begin_s * 1_000_000
+    begin_us = round(begin_s * 1_000_000)
     return Window(
         begin_us,
         begin_us + seconds * 1_000_000,
@@ -107,10 +109,11 @@ def window(program: Program, devices: Devices, seconds: int) -> Window:
 def side(who: str, seen: Window, fleet: Fleet, arrivals: Arrivals | None, **more: Any) -> Side:
     """The figures of a window: of what arrived, or of what was asked where nothing was to arrive."""
     if arrivals is None:
-        tags, missed, behind_s = seen.requests * fleet.points, None, None
+        tags, missed, doubled, behind_s = seen.requests * fleet.points, None, None, None
     else:
         tags = arrivals.tags_in(seen.begin_us, seen.end_us)
         missed = arrivals.missed_in(seen.begin_us, seen.end_us, fleet.devices)
+        doubled = arrivals.doubled
         behind_s = arrivals.behind_s(seen.begin_us, seen.end_us)
     return Side(
         who,
@@ -118,6 +121,7 @@ def side(who: str, seen: Window, fleet: Fleet, arrivals: Arrivals | None, **more
         tags / seen.seconds,
         tags / seen.cpu_s,
         missed,
+        doubled,
         behind_s,
         seen.memory,
         seen.devices_cpu_s / seen.seconds,
@@ -169,11 +173,11 @@ class Bench:
             command = [sys.executable, "-m", "benchmarks.edge.read_only", str(plant), str(folder / "profiles")]
             with devices.program, Program(command, folder / "read.log", piped=True) as program:
                 steady(devices, program)
-                before = int(program.ask())
+                answered, decoded = devices.requests(), int(program.ask())
                 seen = window(program, devices, self.seconds)
-                decoded = int(program.ask()) - before
+                answered, decoded = devices.requests() - answered, int(program.ask()) - decoded
         found = side("vigil", seen, self.fleet, None)
-        expected = seen.requests * self.fleet.points
+        expected = answered * self.fleet.points
         if abs(decoded - expected) > 0.02 * expected:
             raise RuntimeError(f"expected {expected} tags decoded, as many as were answered, found {decoded}")
         return found
@@ -210,10 +214,13 @@ def alternate(mine: Callable[[], Side], peers: Callable[[], Side] | None, rounds
 
 def told(one: Side) -> str:
     """A run in one line."""
-    missed = "" if one.missed is None else f", {one.missed} cycles missed, at most {one.behind_s:.1f} s behind"
-    late = "" if one.lateness_p99_ms is None else f", lateness p99 {one.lateness_p99_ms:.0f} ms"
-    return (
-        f"{one.who:<9} {one.tags_per_s:>9,.0f} tags/s with {one.cores:.3f} cores: {one.tags_per_cpu_s / 1e6:.3f} M tags "
-        f"a CPU second{missed}{late}; RSS {one.memory.rss_mb:.0f}, PSS {one.memory.pss_mb:.0f}, peak "
-        f"{one.memory.peak_mb:.0f} MB (devices {one.devices_cores:.2f}, all else {one.others_cores:.2f} cores)"
-    )
+    words = [f"{one.who:<9} {one.tags_per_s:>9,.0f} tags/s, {one.cores:.3f} cores"]
+    words.append(f"{one.tags_per_cpu_s / 1e6:.3f} M tags a CPU second")
+    if one.missed is not None:
+        words.append(f"{one.missed} cycles missed, {one.doubled} doubled, up to {one.behind_s:.1f} s behind")
+    if one.lateness_p99_ms is not None:
+        words.append(f"lateness p99 {one.lateness_p99_ms:.0f} ms, {one.own_missed} missed by its own count")
+    memory = one.memory
+    words.append(f"RSS {memory.rss_mb:.0f}, PSS {memory.pss_mb:.0f}, peak {memory.peak_mb:.0f} MB")
+    words.append(f"(devices {one.devices_cores:.2f}, all else {one.others_cores:.2f} cores)")
+    return ", ".join(words)

@@ -25,13 +25,15 @@ def _median(sides: Sequence[Side]) -> dict[str, Any]:
         "tags_per_s": [s.tags_per_s for s in sides],
         "tags_per_cpu_s": [s.tags_per_cpu_s for s in sides],
         "missed": [s.missed for s in sides if s.missed is not None],
+        "doubled": [s.doubled for s in sides if s.doubled is not None],
+        "own_missed": [s.own_missed for s in sides if s.own_missed is not None],
         "behind_s": [s.behind_s for s in sides if s.behind_s is not None],
         "lateness_p99_ms": [s.lateness_p99_ms for s in sides if s.lateness_p99_ms is not None],
         "rss_mb": [s.memory.rss_mb for s in sides],
         "pss_mb": [s.memory.pss_mb for s in sides],
         "peak_mb": [s.memory.peak_mb for s in sides],
     }
-    return {name: round(statistics.median(values), 4) for name, values in figures.items() if values}
+    return {name: float(round(statistics.median(values), 4)) for name, values in figures.items() if values}
 
 
 def shown(row: str, result: dict[str, Any]) -> str:
@@ -47,4 +49,6 @@ def shown(row: str, result: dict[str, Any]) -> str:
 
 
 def _figure(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 1000 else f"{value}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

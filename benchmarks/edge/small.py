@@ -6,6 +6,7 @@ Found by the interpreter's own `-X importtime`, in a run of its own beside the m
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ IMPORTED: Final = re.compile(r"^import time:\s+\d+ \|\s+\d+ \|\s+([A-Za-z0-9_.]+
 
 def footprint(fleet: Fleet, kafka: str) -> dict[str, Any]:
     """{"imports": {distribution: MB on disk}, "imports_mb": their sum, "modules": how many modules in all}."""
-    modules = set(IMPORTED.findall(_import_times(fleet, kafka)))
+    modules = set(IMPORTED.findall(_import_times(fleet, kafka))) - set(IMPORTED.findall(_bare()))
     packages = {name.partition(".")[0] for name in modules} - OWN - sys.stdlib_module_names
     sizes = {name: round(_size_mb(distribution(name)), 1) for name in _distributions(packages)}
     return {
@@ -42,6 +43,12 @@ def _import_times(fleet: Fleet, kafka: str) -> str:
         with devices.program, edge.start() as program:
             steady(devices, program)
         return program.output.read_text(errors="replace")
+
+
+def _bare() -> str:
+    """What the interpreter imports by itself: whatever is installed may hook into its start."""
+    command = [sys.executable, "-X", "importtime", "-c", "pass"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stderr
 
 
 def _distributions(packages: Iterable[str]) -> set[str]:

@@ -81,6 +81,30 @@ def test_a_failure_is_said_and_has_its_status(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("missing", "arguments", "said"),
+    [
+        ("pymodbus", ("edge",), "vigil edge needs pymodbus, which is not installed: pip install 'vigil-line[edge]'"),
+        ("paho", ("probe", "mqtt://x/y", "--profile", "lift-monitor"), "pip install 'vigil-line[edge]'"),
+        ("psycopg", ("ingest",), "vigil ingest needs psycopg, which is not installed: pip install 'vigil-line[line]'"),
+        ("httpx", ("up",), "vigil up needs httpx, which is not installed: pip install 'vigil-line[line]'"),
+        ("sqlite3", ("edge",), "ModuleNotFoundError"),  # Of Python itself: no extra has it.
+        ("telemetry.plant", ("edge",), "ModuleNotFoundError"),  # Ours: a fault, and no extra mends it.
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else None,
+)
+def test_a_missing_package_is_said_with_the_extra_that_has_it(
+    missing: str, arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from vigil.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == (2 if "pip" in said else 1)
+    assert said in result.stderr
+    assert ("Traceback" in result.stderr) == ("pip" not in said)
+
+
 def test_probe_says_each_point_as_json_and_fails_where_nothing_answers(tmp_path: Path) -> None:
     result = run("probe", f"modbus+tcp://127.0.0.1:{free_port()}/1", "--profile", "lift-door", "--json", cwd=tmp_path)
     assert result.returncode == 1
