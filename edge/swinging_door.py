@@ -29,7 +29,7 @@ import numpy as np
 from edge.columns import Float64, Int64, UInt8
 from edge.slots import NEVER_US, NO_QUALITY, Bool, Index, Int16, Readings, grown, reference
 
-SLACK: Final = 0.0
+SLACK: Final = 2.0**-49
 """Of |v − a| + deviation: twice what the roundings of v − a, of a door's edge and of a slope add up to (7 × 2^-53)."""
 
 
