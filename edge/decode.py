@@ -267,10 +267,8 @@ def make_layout(profile: Profile, points: Mapping[str, ModbusPoint], requests: S
 def _fill(segment: _Segment, rows: UInt8, value: Float64, quality: UInt8) -> tuple[slice | Index, Index] | None:
     """Converts one segment into its columns of `value`. Returns where in `value` the code says: not available."""
     columns = slice(segment.start, segment.stop)
-    if isinstance(segment.gather, slice):
-        raw = rows[:, segment.gather]
-    else:
-        raw = rows.take(segment.gather, axis=1)
+    at = segment.gather
+    raw = rows[:, at] if isinstance(at, slice) else rows.take(at, axis=1)
     bits = raw.view(segment.unsigned)
     if segment.shift is not None and segment.mask is not None:
         value[:, columns] = (bits.astype(np.uint64) >> segment.shift) & segment.mask

@@ -29,6 +29,8 @@ class Decoded:
     """The agent's own, already encoded."""
     state: Mapping[str, str] = field(default_factory=dict)
     """Kept in the journaling transaction, given back at the next start."""
+    thinned: Columns = NOTHING
+    """Readings that went through report by exception before, and come now."""
     delivered: Sequence[bytes] = ()
     """16-byte keys of messages, kept in the journaling transaction, so that they are known when they come again."""
 

@@ -7,13 +7,12 @@ touching what runs, and raises if any of it cannot be; `switch` cannot fail.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from edge.bus import Bus, make_bus, spare
-from edge.codes import Changes
 from edge.driver import PushingDriver, Put
 from edge.lane import Watch
 from edge.modbus import Layouts, ModbusDevice, make_device
@@ -26,6 +25,8 @@ from telemetry.service import cancel_all
 
 log = structlog.get_logger()
 
+Mind = Callable[[Sequence[Equipment], Sequence[Equipment]], Awaitable[None]]
+"""Told which equipment, as it was, is read no more, and which, as it is, from now on (edge.intake.Intake.mind)."""
 MakePushing = Callable[[Plant, Sequence[Equipment]], Sequence[PushingDriver]]
 """Makes the pushing drivers of some equipment, one for each endpoint. Raises ConfigError."""
 
@@ -62,10 +63,10 @@ class Fleet:
 
     put: Put
     clock: Clock
-    changes: Changes
     reach: Reachability
     rota: Rota
     make_pushing: MakePushing
+    mind: Mind
     state: dict[str, str]
     """What is known of all equipment, as it is journaled."""
     file: str
@@ -126,7 +127,11 @@ class Fleet:
         for endpoint, (_, bus) in self._buses.items():
             if to.buses.get(endpoint, (None, None))[1] is not bus:
                 bus.close()
-        self._watch(to)
+        before, after = {e.id: e for e in self.equipment}, {e.id: e for e in to.equipment}
+        await self.mind(
+            [one for name, one in before.items() if after.get(name) != one],
+            [one for name, one in after.items() if before.get(name) != one],
+        )
         started = [new for name, new in to.polled.items() if self._polled.get(name) is not new]
         self.plant, self.equipment = to.plant, to.equipment
         self._polled, self._buses, self._pushed = to.polled, to.buses, to.pushed
@@ -174,7 +179,9 @@ class Fleet:
                 old = self._buses.get(key)
                 kept = old is not None and old[0] == endpoint and self._same_line(key, one)
                 buses[key] = (
-                    old if kept and old is not None else (endpoint, make_bus(one.address, endpoint, self.clock, self._watch_lanes, file=self.file))
+                    old
+                    if kept and old is not None
+                    else (endpoint, make_bus(one.address, endpoint, self.clock, self._watch_lanes, file=self.file))
                 )
         return buses
 
@@ -200,16 +207,6 @@ class Fleet:
             mine = members[driver.endpoint]
             kept[driver.endpoint] = _Pushed(tuple(mine), plant.endpoint(mine[0].address), driver)
         return kept
-
-    def _watch(self, to: Next) -> None:
-        """Code points of what is new are minded, of what is gone forgotten."""
-        before, after = {e.id: e for e in self.equipment}, {e.id: e for e in to.equipment}
-        for name in before.keys() - after.keys():
-            self.changes.forget(name)
-        for name, one in after.items():
-            if before.get(name) != one:
-                self.changes.forget(name)
-                self.changes.watch(name, one.profile)
 
     def _share(self) -> None:
         """Which endpoints have several units."""

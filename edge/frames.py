@@ -127,7 +127,9 @@ class Mbap:
                 raise Unreadable(f"unusable answer: expected protocol 0, found {_shown(received, at)}")
             length = received[at + 4] << 8 | received[at + 5]
             if not 2 <= length <= PDU_MAX + 1:
-                raise Unreadable(f"unusable answer: expected a length of 2 to {PDU_MAX + 1}, found {_shown(received, at)}")
+                raise Unreadable(
+                    f"unusable answer: expected a length of 2 to {PDU_MAX + 1}, found {_shown(received, at)}"
+                )
             end = at + 6 + length
             if end > len(received):
                 break

@@ -1,8 +1,8 @@
 """What becomes of what drivers received, once for all of them: decoded by source, code and string points made events,
-counters made totals, thinned by exception, joined and encoded. On the journal's thread, for a whole commit at once.
+thinned by exception, joined and encoded. On the journal's thread, for a whole commit at once.
 
 Invariant: `prepare` is called once for everything received, in order; what it returns is journaled whole or tried again,
-never prepared again, because codes, counters and thinning remember what went through them.
+never prepared again, because codes and thinning remember what went through them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from edge import metrics
 from edge.codes import Changes
 from edge.columns import Columns, encode, join
 from edge.driver import Decoded, Source
 from edge.ledger import Increments, count
+from edge.provisional import Provisional, provisional_events, provisional_samples
+from edge.report import Policy, Reporter
+from edge.stamps import SET_US
 from telemetry.messages import Event
+from telemetry.name_block import NameBlock
+from telemetry.names import split_signal
+from telemetry.plant import Equipment
+from telemetry.profile import Profile
 from telemetry.wire import Encoded, encode_events
 
 RECORD_EVENTS: Final = 100
@@ -27,6 +35,7 @@ class Prepared:
     """A commit, ready to be journaled."""
 
     records: Sequence[Encoded]
+    provisional: Sequence[Provisional]
     increments: Increments
     state: Mapping[str, str]
     delivered: bytes
@@ -41,7 +50,30 @@ class Intake:
     """The stages between decoding and the spool."""
 
     changes: Changes
-    _merged: dict[str, str] = field(default_factory=dict)
+    reporter: Reporter = field(default_factory=Reporter)
+    _profiles: dict[str, Profile] = field(default_factory=dict)
+    """Of equipment with points that report by exception."""
+    _blocks: dict[str, dict[int, NameBlock]] = field(default_factory=dict)
+    """Of that equipment: the blocks that the reporter knows."""
+    _left: list[Columns] = field(default_factory=list)
+    """Held back of equipment that is gone."""
+
+    def mind(self, gone: Sequence[Equipment], new: Sequence[Equipment]) -> None:
+        """Which equipment is read no more, and which from now on."""
+        for one in gone:
+            self.changes.forget(one.id)
+            self._profiles.pop(one.id, None)
+            for block in self._blocks.pop(one.id, {}).values():
+                self._left.append(self.reporter.forget(block))
+        for one in new:
+            self.changes.watch(one.id, one.profile)
+            if any(point.report is not None for point in one.profile.points.values()):
+                self._profiles[one.id] = one.profile
+
+    def held(self) -> Columns:
+        """What report by exception holds back. It is held no more."""
+        left, self._left = self._left, []
+        return join([*left, self.reporter.flush()])
 
     def prepare(self, received: Sequence[tuple[Source, Any]]) -> Prepared:
         """Everything that was received since the last time."""
@@ -50,18 +82,40 @@ class Intake:
             by_source.setdefault(source, []).append(thing)
         decoded = [source.decode(things) for source, things in by_source.items()]
         state: dict[str, str] = {}
-        columns = self._stages(join([d.columns for d in decoded]), state)
-        events = [*(event for d in decoded for event in d.events), *self._events(columns, decoded, state)]
+        read = join([d.columns for d in decoded])
+        events = [*(event for d in decoded for event in d.events), *self._events(read, decoded, state)]
         for one in decoded:
             state.update(one.state)
+        left, self._left = self._left, []
+        columns = join([*left, *(d.thinned for d in decoded), self._thin(read)])
+        columns, events, provisional = _provisional(columns, events)
         records = encode(columns)
         records += [encode_events(events[i : i + RECORD_EVENTS]) for i in range(0, len(events), RECORD_EVENTS)]
         records += [record for d in decoded for record in d.records]
         delivered = b"".join(key for d in decoded for key in d.delivered)
-        return Prepared(records, count(columns), state, delivered, list(by_source.items()), len(columns), len(events))
+        return Prepared(
+            records,
+            provisional,
+            count(columns),
+            state,
+            delivered,
+            list(by_source.items()),
+            len(columns),
+            len(events),
+        )
 
-    def _stages(self, columns: Columns, state: dict[str, str]) -> Columns:
-        return columns
+    def _thin(self, columns: Columns) -> Columns:
+        """Report by exception, where any equipment asks for it."""
+        if not self._profiles:
+            return columns
+        for equipment, block in zip(columns.equipment, columns.blocks, strict=True):
+            profile = self._profiles.get(equipment)
+            if profile is not None and id(block) not in self._blocks.get(equipment, {}):
+                self._blocks.setdefault(equipment, {})[id(block)] = block
+                self.reporter.add(block, _policies(block, profile))
+        thinned = self.reporter.thin(columns)
+        metrics.SUPPRESSED.inc(max(len(columns) - len(thinned), 0))
+        return thinned
 
     def _events(self, columns: Columns, decoded: Sequence[Decoded], state: dict[str, str]) -> list[Event]:
         """Events of code and string points."""
@@ -70,3 +124,34 @@ class Intake:
         more, changed = self.changes.of_texts([text for d in decoded for text in d.texts])
         state.update(changed)
         return [*events, *more]
+
+
+def _provisional(columns: Columns, events: list[Event]) -> tuple[Columns, list[Event], list[Provisional]]:
+    """What can be sent, and what waits for the clock to be set (edge.stamps)."""
+    provisional: list[Provisional] = []
+    early = columns.time_us < SET_US
+    if early.any():
+        provisional.append(provisional_samples(columns.keep(early)))
+        columns = columns.keep(~early)
+    waiting = [event for event in events if event.time_us < SET_US]
+    if waiting:
+        provisional.append(provisional_events(waiting))
+        events = [event for event in events if event.time_us >= SET_US]
+    return columns, events, provisional
+
+
+def _policies(block: NameBlock, profile: Profile) -> list[Policy | None]:
+    found: list[Policy | None] = []
+    for signal in block.names:
+        report = profile.points[split_signal(signal)[1]].report
+        found.append(
+            None
+            if report is None
+            else Policy(
+                deadband=report.deadband,
+                deadband_percent=report.deadband_percent,
+                swinging_door=report.swinging_door,
+                heartbeat_s=report.heartbeat_s,
+            )
+        )
+    return found

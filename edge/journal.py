@@ -20,9 +20,10 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from edge import metrics
+from edge.columns import NOTHING, Columns, join
 from edge.driver import Decoded, Source
 from edge.intake import Intake, Prepared
-from edge.spool import Spool, Stored
+from edge.spool import Spool
 from telemetry.messages import Event
 from telemetry.wire import Encoded
 
@@ -59,6 +60,7 @@ class _OwnThing:
 
     events: Sequence[Event] = ()
     record: Encoded | None = None
+    columns: Columns = NOTHING
     done: Callable[[], None] | None = None
 
 
@@ -70,6 +72,7 @@ class _Own:
     def decode(self, received: Sequence[_OwnThing]) -> Decoded:
         """See Source."""
         return Decoded(
+            thinned=join([thing.columns for thing in received]),
             events=[event for thing in received for event in thing.events],
             records=[thing.record for thing in received if thing.record is not None],
         )
@@ -155,19 +158,19 @@ class Journal:
             self._condition.notify()
         return await future
 
-    async def read(self, after: int, *, max_records: int, max_bytes: int) -> list[Stored]:
-        """See Spool.read."""
-        return await self.call(lambda spool: spool.read(after, max_records=max_records, max_bytes=max_bytes))
+    async def flush(self, *, last: bool = False) -> None:
+        """Waits until everything put so far is durable; `last`: what the intake holds back, too.
 
-    async def flush(self) -> None:
-        """Waits until everything put so far is durable. Raises TimeoutError when the disk does not take it."""
+        Raises TimeoutError when the disk does not take it.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
         def done() -> None:
             loop.call_soon_threadsafe(_finish, future, None)
 
-        self._put(self._own, _OwnThing(done=done), 0, urgent=True)
+        held = await self.call(lambda _: self.intake.held()) if last else NOTHING
+        self._put(self._own, _OwnThing(columns=held, done=done), len(held), urgent=True)
         async with asyncio.timeout(FLUSH_S):
             await future
 
@@ -297,8 +300,14 @@ class Journal:
     def _commit(self, prepared: Prepared) -> bool:
         began_s = time.monotonic()
         try:
-            if prepared.records or prepared.state or prepared.delivered:
-                self.spool.journal(prepared.records, prepared.increments, prepared.state, prepared.delivered)
+            if prepared.records or prepared.state or prepared.delivered or prepared.provisional:
+                self.spool.journal(
+                    prepared.records,
+                    prepared.increments,
+                    prepared.state,
+                    prepared.delivered,
+                    provisional=prepared.provisional,
+                )
         except sqlite3.OperationalError as error:
             self._retry_s = time.monotonic() + RETRY_S
             self._tell(str(error))

@@ -415,10 +415,10 @@ class Lane:
         if oldest is not None and now_s >= self._oldest_s + oldest.timeout_s:
             self._time_out(oldest, now_s)
         turn = self._turn
-        if turn is not None and now_s >= self._turn_until_s and self.framing.transactions:
-            if len(self._sent) < OVERDUE:
-                self._turn = None
-                turn.asker.overdue()
+        may_go = self.framing.transactions and len(self._sent) < OVERDUE
+        if turn is not None and may_go and now_s >= self._turn_until_s:
+            self._turn = None
+            turn.asker.overdue()
         self._next()
         oldest = next(iter(self._sent.values()), None)
         if oldest is None:

@@ -72,6 +72,7 @@ class _Plain(Collector):
 REGISTRY.register(_Plain())
 
 LEARNED: Final = Counter("vigil_edge_plans_learned_total", "Read plans changed by what was learned of a device.")
+RELOADS: Final = Counter("vigil_edge_reloads_total", "Changed plant files by outcome: done, refused.", ["outcome"])
 SUPPRESSED: Final = Counter("vigil_edge_samples_suppressed_total", "Samples that report by exception left out.")
 MESSAGES: Final = Counter("vigil_edge_mqtt_messages_total", "MQTT messages by what they were.", ["what"])
 REFUSED: Final = Counter(

@@ -189,9 +189,7 @@ class Group:
         device, made = self.device, self.plan
         frame = Frame(device.equipment, made.block, self._payloads, self._times_us)
         if not self._failures:
-            outcome = Outcome(
-                made.layout, frame, len(made.layout.points), len(made.queries), 0, begun_s=self._begun_s
-            )
+            outcome = Outcome(made.layout, frame, len(made.layout.points), len(made.queries), 0, begun_s=self._begun_s)
         else:
             outcome = self._troubled(frame)
         if device.close_after_cycle:

@@ -36,7 +36,7 @@ RETAINED: Final = "retained/"
 """Keys of the state: topic → key of the last retained message taken from it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class MqttSource:
     """See edge.driver.Source. What it received are Messages."""
 

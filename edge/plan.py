@@ -70,7 +70,7 @@ def limits_of(quirks: ModbusDefaults) -> Limits:
         quirks.max_gap,
         _shifted(quirks.illegal, base),
         {table: _shifted(ranges, base) for table, ranges in quirks.illegal_by_table.items()},
-        {**quirks.max_per_table},
+        {str(table): most for table, most in quirks.max_per_table.items()},
         quirks.one_request_per_point,
     )
 

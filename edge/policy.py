@@ -146,4 +146,3 @@ class Presence:
         for driver in self.pushing:
             found.update(driver.unreachable(now_us))
         return found
-

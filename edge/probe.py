@@ -15,8 +15,11 @@ import numpy as np
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.bus import Bus
-from edge.modbus import Cycle, Group, make_device
+from edge.bus import make_bus, spare
+from edge.decode import Frame
+from edge.driver import Outcome
+from edge.lane import Watch
+from edge.modbus import Group, ModbusDevice, make_device
 from edge.mqtt_broker import Broker, make_broker, secure
 from edge.payload import ListTopic, PointTopic, StateTopic, look_up, parse_json
 from edge.plan import BIT_TABLES, Request
@@ -24,7 +27,7 @@ from edge.topics import make_topics
 from telemetry.clock import SystemClock
 from telemetry.names import split_signal
 from telemetry.plant import Address, Endpoint, Equipment, PlantEquipment, parse_address
-from telemetry.profile import Profile
+from telemetry.profile import ModbusPoint, Profile
 from telemetry.quality import BAD_COMMS, GOOD
 from telemetry.quality import name as quality_name
 
@@ -68,29 +71,43 @@ async def probe(
 
 async def _modbus(address: Address, profile: Profile, endpoint: Endpoint) -> list[ProbeRow]:
     entry = PlantEquipment(id=_ID, profile=profile.profile, address=f"{address.endpoint}/{address.unit}")
-    bus = Bus(address, endpoint)
-    device = make_device(Equipment(_ID, profile, address, entry), bus, SystemClock())
+    clock = SystemClock()
+    bus = make_bus(address, endpoint, clock, Watch(), file="endpoint")
+    spare(bus, endpoint.quirks(profile.modbus))
+    device = make_device(Equipment(_ID, profile, address, entry), bus, clock, endpoint)
     try:
-        return [row for group in device.groups for row in _group(await device.cycle(group), group, profile)]
+        return [
+            row for number, group in enumerate(device.groups) for row in _group(await _cycle(device, number), group)
+        ]
     finally:
         bus.close()
 
 
-def _group(came: Cycle, group: Group, profile: Profile) -> list[ProbeRow]:
-    decoder = group.decoder
-    batch = decoder.batch(came.payloads, came.times_us, came.qualities)
+async def _cycle(device: ModbusDevice, group: int) -> Frame:
+    """One cycle of a group. Its time is bounded by the device's time-outs."""
+    over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    device.begin(group, over.set_result)
+    frame = (await over).received
+    assert isinstance(frame, Frame)  # noqa: S101
+    return frame
+
+
+def _group(came: Frame, group: Group) -> list[ProbeRow]:
+    profile, made = group.device.profile, group.plan
+    read = made.layout.decode([came])
+    columns = read.columns
     raw = {
-        name: None if payload is None else _raw(profile, name, request, payload)
-        for request, payload in zip(group.requests, came.payloads, strict=True)
+        name: None if payload is None else _raw(group.points[name], request, payload)
+        for request, payload in zip(made.requests, came.payloads, strict=True)
         for name in request.points
     }
     rows = [
-        _row(profile, split_signal(signal)[1], raw, None if np.isnan(value) else float(value), int(quality))
-        for signal, value, quality in zip(batch.names, batch.value, batch.quality, strict=True)
+        _row(profile, point, raw, None if np.isnan(value) else float(value), int(quality))
+        for point, value, quality in zip(made.layout.points, columns.value, columns.quality, strict=True)
     ]
-    texts = dict(decoder.text_values(came.payloads))
-    for text in decoder.texts:
-        quality = GOOD if text.point in texts else came.qualities[text.request]
+    texts = {point: text for _, point, text, _ in read.texts}
+    for text in made.layout.texts:
+        quality = GOOD if text.point in texts else (came.qualities or ())[text.request]
         rows.append(_row(profile, text.point, raw, texts.get(text.point), quality))
     return rows
 
@@ -99,9 +116,7 @@ def _row(profile: Profile, point: str, raw: dict[str, Any], value: float | str |
     return ProbeRow(point, raw.get(point), value, profile.points[point].unit, quality_name(quality))
 
 
-def _raw(profile: Profile, name: str, request: Request, payload: bytes) -> list[int] | int:
-    point = profile.points[name].modbus
-    assert point is not None  # noqa: S101
+def _raw(point: ModbusPoint, request: Request, payload: bytes) -> list[int] | int:
     at = point.address - request.address
     if request.table in BIT_TABLES:
         return payload[at // 8] >> at % 8 & 1
@@ -113,9 +128,7 @@ async def _mqtt(address: Address, profile: Profile, endpoint: Endpoint, wait_s: 
     made = make_topics(_ID, profile)
     topics = {n: topic for n, topic in made.by_name.items() if isinstance(topic, StateTopic | ListTopic)}
     heard = await _listen(make_broker(address, endpoint, edge=_ID, file="endpoint"), list(topics), wait_s)
-    return [
-        row for name, topic in topics.items() for row in _topic(topic, heard.get(name), profile, made.block.names)
-    ]
+    return [row for name, topic in topics.items() for row in _topic(topic, heard.get(name), profile, made.block.names)]
 
 
 def _topic(topic: PointTopic, payload: bytes | None, profile: Profile, names: Sequence[str]) -> list[ProbeRow]:

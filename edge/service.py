@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from edge import metrics
-from edge.codes import watch
-from edge.driver import PushingDriver, Reading
+from edge.codes import make_changes
+from edge.driver import PushingDriver
+from edge.fleet import Fleet
 from edge.forward import Forwarder
+from edge.intake import Intake
 from edge.journal import Journal
 from edge.losses import LossReport
-from edge.modbus import ModbusDevice, make_devices
 from edge.mqtt import make_drivers
-from edge.policy import Intake, Poller, Presence, Reachability
+from edge.policy import Presence, Reachability
+from edge.reload import Reload
+from edge.schedule import Rota
 from edge.spool import Spool
-from telemetry.clock import Clock
+from edge.stamps import Stamps, machine_stamps
 from telemetry.errors import ConfigError, Fault
 from telemetry.files import load_plant
 from telemetry.log import open_log
@@ -42,6 +46,8 @@ OPEN_AGAIN_S: Final = 1.0
 """How often a spool is tried that the disk does not let open."""
 DRAIN_S: Final = 1.5
 """At the end, the log is given so long to take what is journaled; the rest is sent at the next start."""
+SETTLE_S: Final = 0.2
+"""Between the start and the first turn, so that connecting does not make the first turns late."""
 
 
 @dataclass(slots=True)
@@ -49,77 +55,79 @@ class Agent:
     """The parts of a running edge, put together."""
 
     settings: Settings
-    plant: Plant
-    clock: Clock
+    stamps: Stamps
     journal: Journal
     forwarder: Forwarder
-    devices: list[ModbusDevice]
-    pushing: list[PushingDriver]
-    intake: Intake
-    reach: Reachability = field(default_factory=Reachability)
+    fleet: Fleet
+    reload: Reload
     log_refused: int = 0
-
-    @property
-    def equipment(self) -> tuple[Equipment, ...]:
-        """What this edge reads."""
-        return self.plant.of_edge(self.settings.edge)
+    _announced: Plant | None = None
 
     async def work(self, stop: asyncio.Event) -> None:
         """Reads, journals and forwards until told to stop; then stops reading, and forwards what it can."""
-        self._announce()
+        self._tell_of_lost_spool()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self.journal.failed())
             forwarding = tasks.create_task(self.forwarder.run())
             async with asyncio.TaskGroup() as reading:
                 working = [
-                    *(reading.create_task(poller.run()) for poller in self._pollers()),
-                    *(reading.create_task(driver.run(self.intake.deliver)) for driver in self.pushing),
+                    reading.create_task(self.fleet.run()),
                     reading.create_task(self._beat()),
                     reading.create_task(self._keep_ledger()),
+                    reading.create_task(self.reload.run()),
                 ]
                 await stop.wait()
                 await cancel_all(working)
             await self._finish()
             await cancel_all((forwarding, watching))
 
-    def _pollers(self) -> list[Poller]:
-        origin_s = self.clock.monotonic_s()
-        return [Poller(d, self.intake.deliver, self.reach, self.clock, origin_s) for d in self.devices]
-
-    def _announce(self) -> None:
-        now_us, edge = self.clock.now_us(), self.settings.edge
-        registry = Registry(edge, now_us, describe(self.plant, edge))
-        self.journal.put(Reading(edge), record=encode_registry(registry))
+    def _tell_of_lost_spool(self) -> None:
         lost = self.journal.spool.lost_file
         if lost is not None:
             log.error("spool was unreadable and was moved aside", moved_to=str(lost))
-            event = Event(edge, now_us, VIGIL_SCHEME, "spool-lost", True, {"moved_to": lost.name})
-            self.journal.put(Reading(edge, events=(event,)))
+            attributes = {"moved_to": lost.name}
+            self.journal.put_events([self._event("spool-lost", attributes)])
+
+    def _event(self, code: str, attributes: Mapping[str, str | int]) -> Event:
+        return Event(self.settings.edge, self.stamps.now_us(), VIGIL_SCHEME, code, True, attributes)
 
     async def _beat(self) -> None:
         """Every second of the clock: who is owned, who is unreachable; and what the edge itself lost."""
-        edge, names = self.settings.edge, tuple(e.id for e in self.equipment)
-        presence, report = Presence(self.reach, self.pushing), LossReport(edge)
-        metrics.EQUIPMENT.set(len(names))
-        due_s = self.clock.monotonic_s()
+        report = LossReport(self.settings.edge)
+        due_s = self.stamps.monotonic_s()
         while True:
-            now_us = self.clock.now_us()
-            unreachable = presence.unreachable(now_us)
-            metrics.UNREACHABLE.set(len(unreachable))
-            losses = report.events(self.journal.losses, self.clock.monotonic_s(), now_us)
-            metrics.DROPPED.set(self.journal.losses.dropped_samples)
-            metrics.CORRUPT.set(self.journal.losses.corrupt_records)
-            beat = encode_heartbeat(Heartbeat(edge, now_us, names, unreachable))
-            self.journal.put(Reading(edge, events=(*losses, *self._refused(now_us))), record=beat)
-            due_s = max(due_s + HEARTBEAT_S, self.clock.monotonic_s())
-            await self.clock.sleep(due_s - self.clock.monotonic_s())
+            now_us = self.stamps.now_us()
+            losses = self.journal.losses
+            self.journal.put_events([*report.events(losses, self.stamps.monotonic_s(), now_us), *self._refused()])
+            metrics.DROPPED.set(losses.dropped_samples)
+            metrics.CORRUPT.set(losses.corrupt_records)
+            self._say(now_us)
+            due_s = max(due_s + HEARTBEAT_S, self.stamps.monotonic_s())
+            await self.stamps.sleep(due_s - self.stamps.monotonic_s())
 
-    def _refused(self, now_us: int) -> list[Event]:
+    def _say(self, now_us: int) -> None:
+        """The registry when it is new, and the heartbeat; neither while nobody knows what time it is."""
+        plant, log_us, edge = self.fleet.plant, self.stamps.log_us(), self.settings.edge
+        presence = Presence(self.fleet.reach, self.fleet.pushing)
+        unreachable = presence.unreachable(now_us)
+        metrics.UNREACHABLE.set(len(unreachable))
+        metrics.EQUIPMENT.set(len(self.fleet.equipment))
+        if log_us is None or plant is None:
+            return
+        if plant is not self._announced:
+            self._announced = plant
+            self.journal.put_record(encode_registry(Registry(edge, log_us, describe(plant, edge))))
+        shift_us = log_us - now_us
+        since = {name: since_us + shift_us for name, since_us in unreachable.items()}
+        names = tuple(e.id for e in self.fleet.equipment)
+        self.journal.put_record(encode_heartbeat(Heartbeat(edge, log_us, names, since)), rows=1)
+
+    def _refused(self) -> list[Event]:
         refused = self.forwarder.refused_records
         if refused == self.log_refused:
             return []
         self.log_refused = refused
-        return [Event(self.settings.edge, now_us, VIGIL_SCHEME, "log-refused", True, {"records": refused})]
+        return [self._event("log-refused", {"records": refused})]
 
     async def _keep_ledger(self) -> None:
         while True:
@@ -131,53 +139,75 @@ class Agent:
 
     async def _finish(self) -> None:
         try:
-            await self.journal.flush()
+            await self.journal.flush(last=True)
             await self.journal.publish(force=True)
             if not await self.forwarder.drain(DRAIN_S):
                 log.info("stopped with records in the spool; they are sent at the next start")
         except (sqlite3.OperationalError, TimeoutError) as error:
             log.warning("stopped while the spool could not be written", why=str(error))
-        for device in self.devices:
-            device.bus.close()
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The loop that the edge runs on: uvloop costs half of asyncio's own for each answer."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
 
 
 async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
     """The service: works until `stop` is set. Raises ConfigError, StateLocked."""
-    plant = _plant(settings)
-    clock = settings.the_clock
-    mine = plant.of_edge(settings.edge)
-    devices = make_devices(plant, mine, clock, file=str(settings.plant))
-    spool = await _opened(settings, stop, health)
+    plant = plant_of(settings)
+    stamps = machine_stamps(settings.the_clock, hold_s=settings.unset_clock_hold_s)
+    spool = await _opened(settings, stamps, stop, health)
     if spool is None:
         return
     the_log = open_log(settings)
-    journal = Journal(spool, _teller(spool_path(settings), health))
+    state = spool.state()
+    intake = Intake(make_changes(state))
+    journal = Journal(spool, intake, _teller(spool_path(settings), health))
+    started = False
     try:
-        pushing = make_drivers(
-            plant,
-            mine,
-            clock,
-            edge=settings.edge,
-            file=str(settings.plant),
-            health=health,
-            has_room=lambda: journal.has_room,
-        )
-        state = journal.spool.state()
-        intake = Intake(journal, {e.id: watch(e.id, e.profile, state) for e in mine})
-        forwarder = Forwarder(journal, the_log, settings.edge, health)
-        agent = Agent(settings, plant, clock, journal, forwarder, devices, [*pushing], intake)
+        fleet = _fleet(settings, stamps, journal, state, health, len(plant.of_edge(settings.edge)))
+        first = fleet.prepare(plant, plant.of_edge(settings.edge))
+        forwarder = Forwarder(journal, the_log, settings.edge, health, settings.backfill_samples_per_s)
+        reload = Reload(settings, fleet, journal, lambda: plant_of(settings), stamps)
+        agent = Agent(settings, stamps, journal, forwarder, fleet, reload)
         journal.start()
-        log.info("reading", equipment=len(mine), modbus=len(devices), brokers=len(pushing))
+        started = True
+        await fleet.switch(first)
+        log.info("reading", equipment=len(fleet.equipment), modbus=fleet.polled, brokers=len(fleet.pushing))
         await agent.work(stop)
     finally:
+        if not started:
+            spool.close()
         await _close(journal, the_log)
 
 
-async def _opened(settings: Settings, stop: asyncio.Event, health: Health) -> Spool | None:
+def _fleet(
+    settings: Settings, stamps: Stamps, journal: Journal, state: dict[str, str], health: Health, devices: int
+) -> Fleet:
+    known = journal.spool.delivered()
+
+    def pushing(plant: Plant, equipment: Sequence[Equipment]) -> Sequence[PushingDriver]:
+        file = str(settings.plant)
+        return make_drivers(
+            plant, equipment, stamps, edge=settings.edge, file=file, health=health, known=known, state=state
+        )
+
+    async def mind(gone: Sequence[Equipment], new: Sequence[Equipment]) -> None:
+        await journal.call(lambda _: journal.intake.mind(gone, new))
+
+    rota = Rota(stamps, stamps.monotonic_s() + SETTLE_S, devices)
+    return Fleet(journal.put, stamps, Reachability(), rota, pushing, mind, state, str(settings.plant))
+
+
+async def _opened(settings: Settings, stamps: Stamps, stop: asyncio.Event, health: Health) -> Spool | None:
     """The spool, as soon as the disk lets it be opened. None when told to stop first."""
     while True:
         try:
-            spool = await asyncio.to_thread(open_spool, settings)
+            spool = await asyncio.to_thread(open_spool, settings, stamps)
         except (sqlite3.OperationalError, OSError) as error:
             health.missing("spool", f"{spool_path(settings)} cannot be opened: {error}")
             if await wait_until(stop, OPEN_AGAIN_S):
@@ -187,7 +217,9 @@ async def _opened(settings: Settings, stop: asyncio.Event, health: Health) -> Sp
             return spool
 
 
-def open_spool(settings: Settings, *, at: Callable[[str], None] = lambda point: None) -> Spool:
+def open_spool(
+    settings: Settings, stamps: Stamps | None = None, *, at: Callable[[str], None] = lambda point: None
+) -> Spool:
     """Opens this edge's spool under a new epoch. Raises StateLocked; sqlite3.OperationalError or OSError (full disk)."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     return Spool(
@@ -195,6 +227,9 @@ def open_spool(settings: Settings, *, at: Callable[[str], None] = lambda point: 
         edge=settings.edge,
         epoch=secrets.randbits(63),
         max_bytes=settings.spool_max_bytes,
+        max_age_s=settings.spool_max_age_s,
+        policy=settings.spool_policy,
+        stamps=stamps,
         at=at,
     )
 
@@ -204,7 +239,8 @@ def spool_path(settings: Settings) -> Path:
     return settings.state_dir / f"spool-{settings.edge}.sqlite"
 
 
-def _plant(settings: Settings) -> Plant:
+def plant_of(settings: Settings) -> Plant:
+    """The plant that the settings name. Raises ConfigError where this edge has nothing to read there."""
     if settings.plant is None:
         raise ConfigError(
             [Fault("settings", 0, "VIGIL_PLANT", "a plant file: the edge reads what it names", "nothing")]

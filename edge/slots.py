@@ -204,10 +204,10 @@ class Slots:
 
 
 def grown(array: npt.NDArray[Scalar], size: int, fill: Any) -> npt.NDArray[Scalar]:
-    """The array itself if it has `size` entries, else a copy at least twice as long, with `fill` behind."""
+    """The array (n, …) itself if n ≥ size, else a copy at least twice as long, with `fill` behind."""
     if len(array) >= size:
         return array
-    longer = np.full(max(size, 2 * len(array), 64), fill, array.dtype)
+    longer = np.full((max(size, 2 * len(array), 64), *array.shape[1:]), fill, array.dtype)
     longer[: len(array)] = array
     return longer
 

@@ -81,6 +81,7 @@ class Spool:
         self._reader = SpoolReader(self._db, self.tail, edge, lambda corrupt: self.set_aside(corrupt, "corrupt"))
         self.seq = 0
         self._position = 0
+        self._at_s = 0
         self._deleted_s = time.monotonic()
         self._made: list[Stored] = []
         self._counted: Cells = {}
@@ -239,13 +240,14 @@ class Spool:
     def _transaction(self) -> Iterator[None]:
         seq, position, mark = self.seq, self._position, self._bounds.mark()
         self._made, self._counted, self._staged = [], {}, []
+        self._at_s = self._clock.age_s
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._forget()
             yield
-            went = self._bounds.keep(self._clock.age_s)
+            went = self._bounds.keep(self._at_s)
             if self.seq > seq:
-                self._ledger.commit(self.seq - 1, self._counted, wall_us=self._clock.wall_us, at_s=self._clock.age_s)
+                self._ledger.commit(self.seq - 1, self._counted, wall_us=self._clock.wall_us, at_s=self._at_s)
             self._at("before commit")
             self._db.execute("COMMIT")
         except BaseException:
@@ -277,7 +279,7 @@ class Spool:
                 record.count,
                 record.crc,
                 class_of(record.kind),
-                self._clock.age_s,
+                self._at_s,
                 record.value,
             ),
         )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from edge.spool_tail import Tail
@@ -50,6 +50,16 @@ class Counts:
     corrupt_records: int = 0
     corrupt_samples: int = 0
     dropped_events: int = 0
+
+    def copy(self) -> Counts:
+        """Another one of the same numbers."""
+        return Counts(
+            self.dropped_records,
+            self.dropped_samples,
+            self.corrupt_records,
+            self.corrupt_samples,
+            self.dropped_events,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +155,7 @@ class Bounds:
 
     def mark(self) -> Mark:
         """What `restore` needs."""
-        return self.stock.copy(), replace(self.counts), self._no_samples_to
+        return self.stock.copy(), self.counts.copy(), self._no_samples_to
 
     def restore(self, mark: Mark) -> None:
         """As it was at `mark`."""

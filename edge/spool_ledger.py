@@ -22,6 +22,7 @@ from telemetry.wire import Encoded, encode_ledger
 
 ENTRIES_MAX: Final = 5_000
 """Ledger entries or dropped ranges in one record: keeps it below any log's record size."""
+_WRAP: Final = 1 << 64
 _SIGN: Final = 1 << 63
 """SQLite's integers are signed, checksums are not."""
 Cells = dict[tuple[str, int], Increment]
@@ -35,7 +36,7 @@ class SpoolLedger:
     edge: str
     epoch: int
     _pending: Cells = field(default_factory=dict)
-    """Counted since the last publication."""
+    """Counted since the last publication; checksums are not reduced yet."""
     _unfolded: set[tuple[str, int]] = field(default_factory=set)
     """Cells that the table `ledger` does not have as they are in memory."""
     _older: set[int] = field(default_factory=set)
@@ -64,8 +65,10 @@ class SpoolLedger:
 
     def committed(self, increments: Increments) -> None:
         """They are durable."""
-        for cell, more in increments.items():
-            add(self._pending, cell, more)
+        pending = self._pending
+        for cell, (samples, checksum) in increments.items():  # 50 cells, 20 times a second: no call for each
+            before = pending.get(cell)
+            pending[cell] = (samples, checksum) if before is None else (before[0] + samples, before[1] + checksum)
         self._unfolded.update(increments)
 
     def fold(self, last: int) -> None:
@@ -98,7 +101,7 @@ class SpoolLedger:
         self._older &= set(present)
 
     def _encode(self, epoch: int, last: int, cells: Mapping[tuple[str, int], Increment]) -> list[Encoded]:
-        entries = [LedgerEntry(*cell, *increment) for cell, increment in cells.items()]
+        entries = [LedgerEntry(*cell, samples, checksum % _WRAP) for cell, (samples, checksum) in cells.items()]
         found = []
         for start in range(0, len(entries), ENTRIES_MAX):
             # Only the last record of an epoch may say that everything up to `last` is covered.
@@ -114,7 +117,7 @@ class SpoolLedger:
         return {(equipment, hour): (samples, checksum + _SIGN) for equipment, hour, samples, checksum in rows}
 
     def _write(self, epoch: int, cells: Mapping[tuple[str, int], Increment]) -> None:
-        rows = [(epoch, *cell, samples, checksum - _SIGN) for cell, (samples, checksum) in cells.items()]
+        rows = [(epoch, *cell, samples, checksum % _WRAP - _SIGN) for cell, (samples, checksum) in cells.items()]
         self.db.executemany("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?)", rows)
 
     def _reached(self, epoch: int, last: int) -> None:

@@ -77,7 +77,14 @@ Run = Callable[[Settings, asyncio.Event, Health], Awaitable[None]]
 """A service: works until the event is set, then returns with everything closed."""
 
 
-def run_service(name: str, settings: Settings, run: Run, *, listen: str | None) -> int:
+def run_service(
+    name: str,
+    settings: Settings,
+    run: Run,
+    *,
+    listen: str | None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Runs a service until SIGTERM or SIGINT, with /healthz and /metrics on `listen` (None: it serves its own).
 
     Returns its exit status: 0 stopped when told, 1 failed, 2 bad configuration.
@@ -85,7 +92,8 @@ def run_service(name: str, settings: Settings, run: Run, *, listen: str | None) 
     configure_logging(settings)
     structlog.contextvars.bind_contextvars(service=name)
     try:
-        return asyncio.run(_run(name, settings, run, listen))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_run(name, settings, run, listen))
     except Exception as error:
         return _exit_status(error)
 

@@ -10,9 +10,10 @@ def run(name: str, settings: Settings) -> int:
     """Runs one service until it is told to stop. Returns its exit status."""
     match name:
         case "edge":
+            from edge.service import new_event_loop
             from edge.service import run as edge
 
-            return run_service(name, settings, edge, listen=settings.edge_listen)
+            return run_service(name, settings, edge, listen=settings.edge_listen, loop_factory=new_event_loop)
         case "ingest":
             from ingest.service import run as ingest
 

@@ -1,0 +1,179 @@
+"""Counters that wrap: raw counts of 0 … wrap − 1 become a running total, which never goes back while its state is kept.
+
+total = base + raw, scaled as the profile says (edge.scaling), where base is what wraps and resets before have added:
+- the first reading ever: base 0, the total is the raw count;
+- a raw count below the last one, by going on at most `max_step` past `wrap`: the counter wrapped, base grows by `wrap`;
+- any other decrease: the device began anew (a restart, a new meter). The total goes on from where it was, base grows by the
+  last raw count, and an event `counter-reset` says so. For whoever reads a total reads differences of it: consumption, runs,
+  starts. A total that fell would be a negative consumption, one that took the reset for a wrap a huge one; so only what the
+  device counted between its last reading and its reset is missing;
+- an increase, of whatever size: that is what was counted. After an outage it may be large; wraps meanwhile are not seen.
+
+A bad reading changes nothing. A count outside 0 … wrap − 1 contradicts the profile: its total is uncertain
+(`UNCERTAIN_OUT_OF_RANGE`), as is a total outside the point's range, and it changes nothing either.
+
+Totals and raw counts are doubles: exact up to 2^53, beyond it the nearest doubles. Invariant: state that `count` gives out
+is that after all of its readings; journaled with them, it makes a restart invisible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from edge.columns import Columns
+from telemetry.messages import Event
+
+STATE: Final = "counter/"
+"""Of the keys of state: counter/EQUIPMENT → {point: [last raw count, base]}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """How a counter counts: raw counts up to `wrap` − 1, an increase of at most `max_step` at once; total → value."""
+
+    wrap: int
+    max_step: int
+    scale: float = 1.0
+    offset: float = 0.0
+    low: float = -math.inf
+    """The range of the value, in the point's unit."""
+    high: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """What counters made of some readings."""
+
+    columns: Columns
+    events: Sequence[Event] = ()
+    state: Mapping[str, str] = field(default_factory=dict)
+    """To be kept with the readings."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The counters of one equipment."""
+
+    slots: list[int] = field(default_factory=list)
+    points: list[str] = field(default_factory=list)
+    absent: dict[str, list[float]] = field(default_factory=dict)
+    """State of points that no block has had since the start: kept as it was."""
+
+
+class Counters:
+    """The last count and base of all counters that wrap. All of it on one thread."""
+
+    def __init__(self, state: Mapping[str, str]) -> None:
+        """`state`: what `count` gave out before the restart, among anything else. Raises ValueError where it is not JSON."""
+        kept = {key.removeprefix(STATE): text for key, text in state.items() if key.startswith(STATE)}
+        self._kept = {equipment: _Kept(absent=orjson.loads(text)) for equipment, text in kept.items()}
+        self._slots = Slots()
+        self._signal: list[tuple[str, str]] = []
+        """Equipment and point, by slot."""
+        self._rule = np.empty((0, 8))
+        """(capacity, 8): wrap, max_step, mul, add, div, offset, low, high."""
+        self._last = np.empty(0)
+        """(capacity,) the last raw count, NaN before the first."""
+        self._base = np.empty(0)
+
+    def add(self, block: NameBlock, rules: Sequence[Wrapping | None]) -> None:
+        """Registers a block, once: how its signals count, in their order. Blocks without such need none of this.
+
+        Their values come raw. A signal goes on from where it was in another block or before the restart, by the new rule.
+        Raises ValueError for a block that is registered, or other than one rule a name.
+        """
+        given = [name if rule is not None else None for name, rule in zip(block.names, rules, strict=True)]
+        for slot, name, rule in zip(self._slots.add(block, given), block.names, rules, strict=True):
+            if rule is not None:
+                self._begin(slot, name)
+                self._rule[slot] = _numbers(rule)
+
+    def forget(self, block: NameBlock) -> None:
+        """Unregisters a block. Its counters go on when they come again."""
+        self._slots.forget(block)
+
+    def count(self, columns: Columns) -> Counted:
+        """Totals in place of raw counts, scaled; everything else as it is. The Columns themselves without any counter.
+
+        About 30 ns a reading of a counter, nothing a row otherwise, and 0.2 µs a counter of an equipment of which one moved.
+        """
+        watched = self._slots.watched(columns)
+        if not len(watched.row):
+            return Counted(columns)
+        value, quality = columns.value.copy(), columns.quality.copy()
+        events: list[Event] = []
+        moved: list[Index] = []
+        for turn in self._slots.passes(watched):
+            readings = turn.readings(columns)
+            moved.append(self._advance(readings, events))
+            value[turn.row], quality[turn.row] = self._scaled(readings)
+        return Counted(replace(columns, value=value, quality=quality), events, self._state(np.concatenate(moved)))
+
+    def _begin(self, slot: int, name: str) -> None:
+        """Room for a slot that is new, and what was kept of its signal. Slots come in order and are never given back."""
+        if slot < len(self._signal):
+            return
+        equipment, point = split_signal(name)
+        self._signal.append((equipment, point))
+        self._rule = grown(self._rule, slot + 1, 0.0)
+        self._last, self._base = grown(self._last, slot + 1, np.nan), grown(self._base, slot + 1, 0.0)
+        kept = self._kept.setdefault(equipment, _Kept())
+        kept.slots.append(slot)
+        kept.points.append(point)
+        if point in kept.absent:
+            self._last[slot], self._base[slot] = kept.absent.pop(point)
+
+    def _advance(self, readings: Readings, events: list[Event]) -> Index:
+        """Takes the counts in; the slots whose state changed."""
+        slot, raw, last = readings.slot, readings.value, self._last.take(readings.slot)
+        wrap, max_step = self._rule.take(slot, axis=0).T[:2]
+        valid = _valid(readings, wrap)
+        fell = np.flatnonzero(valid & (raw < last))
+        if len(fell):
+            at, before, after, full = slot[fell], last[fell], raw[fell], wrap[fell]
+            wrapped = (before < full) & (after + full - before <= max_step[fell])
+            self._base[at] += np.where(wrapped, full, before)
+            for n in np.flatnonzero(~wrapped).tolist():
+                events.append(
+                    self._reset(int(at[n]), int(readings.time_us[fell[n]]), float(before[n]), float(after[n]))
+                )
+        moved = np.flatnonzero(valid & (raw != last))
+        self._last[slot[moved]] = raw[moved]
+        return slot[moved]
+
+    def _scaled(self, readings: Readings) -> tuple[Float64, UInt8]:
+        """Values and qualities of the totals."""
+        slot, quality = readings.slot, readings.quality
+        wrap, _, mul, add, div, offset, low, high = self._rule.take(slot, axis=0).T
+        value = ((self._base.take(slot) + readings.value) * mul + add) / div + offset
+        odd = ~(_valid(readings, wrap) & (value >= low) & (value <= high)) & (quality == GOOD) & ~np.isnan(value)
+        return value, np.where(odd, np.uint8(UNCERTAIN_OUT_OF_RANGE), quality)
+
+    def _reset(self, slot: int, time_us: int, before: float, after: float) -> Event:
+        equipment, point = self._signal[slot]
+        attributes = {"point": point, "before": int(before), "after": int(after)}
+        return Event(equipment, time_us, VIGIL_SCHEME, "counter-reset", True, attributes)
+
+    def _state(self, moved: Index) -> dict[str, str]:
+        """The state of all counters of the equipments of these slots."""
+        found: dict[str, str] = {}
+        for equipment in dict.fromkeys(self._signal[slot][0] for slot in moved.tolist()):
+            kept = self._kept[equipment]
+            counts = zip(kept.points, self._last[kept.slots].tolist(), self._base[kept.slots].tolist(), strict=True)
+            now = {point: [last, base] for point, last, base in counts if last == last}
+            found[STATE + equipment] = orjson.dumps(kept.absent | now).decode()
+        return found
+
+
+def _valid(readings: Readings, wrap: Float64) -> Bool:
+    """(k,) which readings count: not bad, and in 0 … wrap − 1."""
+    valid: Bool = ~is_bad(readings.quality) & (readings.value >= 0) & (readings.value < wrap)
+    return valid
+
+
+def _numbers(rule: Wrapping) -> tuple[float, ...]:
+    scaling = whole_scaling(rule.scale, rule.offset, largest=1)  # Exact as long as a total's numerator is below 2^53.
+    return (rule.wrap, rule.max_step, scaling.mul, scaling.add, scaling.div, scaling.offset, rule.low, rule.high)
