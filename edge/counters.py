@@ -20,11 +20,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edge.columns import Columns
-from telemetry.messages import Event
+import numpy as np
+import orjson
+
+from edge.columns import Columns, Float64, UInt8
+from edge.scaling import whole_scaling
+from edge.slots import Bool, Index, Readings, Slots, grown
+from telemetry.messages import VIGIL_SCHEME, Event
+from telemetry.name_block import NameBlock
+from telemetry.names import split_signal
+from telemetry.quality import GOOD, UNCERTAIN_OUT_OF_RANGE, is_bad
 
 STATE: Final = "counter/"
 """Of the keys of state: counter/EQUIPMENT → {point: [last raw count, base]}."""
@@ -136,10 +144,7 @@ class Counters:
             at, before, after, full = slot[fell], last[fell], raw[fell], wrap[fell]
             wrapped = (before < full) & (after + full - before <= max_step[fell])
             self._base[at] += np.where(wrapped, full, before)
-            for n in np.flatnonzero(~wrapped).tolist():
-                events.append(
-                    self._reset(int(at[n]), int(readings.time_us[fell[n]]), float(before[n]), float(after[n]))
-                )
+            events += [self._reset(readings, n) for n in fell[~wrapped].tolist()]
         moved = np.flatnonzero(valid & (raw != last))
         self._last[slot[moved]] = raw[moved]
         return slot[moved]
@@ -152,10 +157,12 @@ class Counters:
         odd = ~(_valid(readings, wrap) & (value >= low) & (value <= high)) & (quality == GOOD) & ~np.isnan(value)
         return value, np.where(odd, np.uint8(UNCERTAIN_OUT_OF_RANGE), quality)
 
-    def _reset(self, slot: int, time_us: int, before: float, after: float) -> Event:
+    def _reset(self, readings: Readings, number: int) -> Event:
+        """Of the reading with this number, before its count is taken in."""
+        slot = int(readings.slot[number])
         equipment, point = self._signal[slot]
-        attributes = {"point": point, "before": int(before), "after": int(after)}
-        return Event(equipment, time_us, VIGIL_SCHEME, "counter-reset", True, attributes)
+        attributes = {"point": point, "before": int(self._last[slot]), "after": int(readings.value[number])}
+        return Event(equipment, int(readings.time_us[number]), VIGIL_SCHEME, "counter-reset", True, attributes)
 
     def _state(self, moved: Index) -> dict[str, str]:
         """The state of all counters of the equipments of these slots."""
