@@ -39,8 +39,9 @@ from telemetry.wire import Encoded, Identity, encode_dropped
 
 ASIDE_MAX: Final = 1_000
 DELETE_EVERY_S: Final = 1.0
-DELETE_RECORDS: Final = 1_000
-"""What the log has is deleted with the next commit after so long, or when it is so many records."""
+DELETE_BYTES: Final = 2 << 20
+"""What the log has is deleted with the next commit after so long, or when it is so much: so that its pages are written
+again before they are copied out of the write-ahead log."""
 
 
 class Spool:
@@ -335,7 +336,7 @@ class Spool:
         """Deletes what the log has, when it is time."""
         done = self.tail.acknowledged()
         now_s = time.monotonic()
-        if not done or (now_s - self._deleted_s < DELETE_EVERY_S and len(done) < DELETE_RECORDS):
+        if not done or (now_s - self._deleted_s < DELETE_EVERY_S and self.tail.deletable_bytes < DELETE_BYTES):
             return
         self._deleted_s = now_s
         self._bounds.forget(done)

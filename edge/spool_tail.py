@@ -37,6 +37,8 @@ class Tail:
     def __init__(self, max_bytes: int = TAIL_BYTES) -> None:
         self.max_bytes = max_bytes
         self.spilled = 0
+        self.deletable_bytes = 0
+        """Of what was acknowledged since the last deletion, about."""
         self._lock = threading.Lock()
         self._waiting: deque[Stored] = deque()
         self._bytes = 0
@@ -75,7 +77,9 @@ class Tail:
     def acknowledge(self, records: Iterable[Stored]) -> None:
         """The log has these: they may be deleted."""
         with self._lock:
-            self._acknowledged += (record.position for record in records)
+            for record in records:
+                self._acknowledged.append(record.position)
+                self.deletable_bytes += len(record.encoded.value)
 
     def is_through(self, position: int) -> bool:
         """Whether nothing up to this position waits here or is out unacknowledged. What only the disk has may be left."""
@@ -137,4 +141,5 @@ class Tail:
         gone = set(positions)
         with self._lock:
             self._out -= gone
+            self.deletable_bytes = 0
             self._acknowledged = [position for position in self._acknowledged if position not in gone]
