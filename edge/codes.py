@@ -34,7 +34,8 @@ class Changes:
 
     def watch(self, equipment: str, profile: Profile) -> None:
         """Minds an equipment's code points from now on; string points are minded of any equipment."""
-        self._code_points[equipment] = profile.code_points
+        if profile.code_points:
+            self._code_points[equipment] = profile.code_points
 
     def forget(self, equipment: str) -> None:
         """The equipment is read no more. Its state stays, for when it comes back."""
@@ -57,9 +58,11 @@ class Changes:
         """The events of the code points among these readings, and the state that changed with them."""
         events: list[Event] = []
         changed: dict[str, str] = {}
+        if not self._code_points:
+            return events, changed
         start = 0
         for equipment, block, count in zip(columns.equipment, columns.blocks, columns.counts.tolist(), strict=True):
-            for place, code_point in self._in(equipment, block):
+            for place, code_point in self._in(equipment, block) if equipment in self._code_points else ():
                 for row in np.flatnonzero(columns.place[start : start + count] == place) + start:
                     if int(columns.quality[row]) & MAJOR_MASK:
                         value, time_us = float(columns.value[row]), int(columns.time_us[row])

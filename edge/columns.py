@@ -22,8 +22,11 @@ Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 UInt64 = npt.NDArray[np.uint64]
 
-RECORD_WEIGHT: Final = 8_000
-"""Most samples and names together in one record: with the longest names 620 kB, below any log's record size."""
+RECORD_BYTES: Final = 600_000
+"""Most bytes in one record, about: below any log's record size."""
+ROW_BYTES: Final = 21
+NAME_BYTES: Final = 4
+"""That a name takes beside its own bytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,12 +119,12 @@ def encode(columns: Columns) -> list[Encoded]:
     """
     if not len(columns):
         return []
-    sizes = np.fromiter((len(block.names) for block in columns.blocks), np.int64, len(columns.blocks))
-    weights = np.cumsum(sizes + columns.counts)
+    names = [len(block.utf8) + NAME_BYTES * len(block.names) for block in columns.blocks]
+    weights = np.cumsum(np.array(names) + ROW_BYTES * columns.counts)
     records, first = [], 0
     while first < len(weights):
         before = int(weights[first - 1]) if first else 0
-        last = max(int(np.searchsorted(weights, before + RECORD_WEIGHT, "right")), first + 1)
+        last = max(int(np.searchsorted(weights, before + RECORD_BYTES, "right")), first + 1)
         records.append(_encode(columns if first == 0 and last == len(weights) else columns.parts(first, last)))
         first = last
     return records

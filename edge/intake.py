@@ -1,8 +1,8 @@
 """What becomes of what drivers received, once for all of them: decoded by source, code and string points made events,
-thinned by exception, joined and encoded. On the journal's thread, for a whole commit at once.
+counters made totals, thinned by exception, joined and encoded. On the journal's thread, for a whole commit at once.
 
 Invariant: `prepare` is called once for everything received, in order; what it returns is journaled whole or tried again,
-never prepared again, because codes and thinning remember what went through them.
+never prepared again, because codes, counters and thinning remember what went through them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 from edge import metrics
 from edge.codes import Changes
 from edge.columns import Columns, encode, join
+from edge.counters import Counters, Wrapping
 from edge.driver import Decoded, Source
 from edge.ledger import Increments, count
 from edge.provisional import Provisional, provisional_events, provisional_samples
@@ -23,7 +24,7 @@ from telemetry.messages import Event
 from telemetry.name_block import NameBlock
 from telemetry.names import split_signal
 from telemetry.plant import Equipment
-from telemetry.profile import Profile
+from telemetry.profile import Point
 from telemetry.wire import Encoded, encode_events
 
 RECORD_EVENTS: Final = 100
@@ -50,11 +51,12 @@ class Intake:
     """The stages between decoding and the spool."""
 
     changes: Changes
+    counters: Counters
     reporter: Reporter = field(default_factory=Reporter)
-    _profiles: dict[str, Profile] = field(default_factory=dict)
-    """Of equipment with points that report by exception."""
+    _special: dict[str, Equipment] = field(default_factory=dict)
+    """Equipment with points that are counters which wrap, or that report by exception."""
     _blocks: dict[str, dict[int, NameBlock]] = field(default_factory=dict)
-    """Of that equipment: the blocks that the reporter knows."""
+    """Of that equipment: the blocks that counters and reporter know."""
     _left: list[Columns] = field(default_factory=list)
     """Held back of equipment that is gone."""
 
@@ -62,13 +64,14 @@ class Intake:
         """Which equipment is read no more, and which from now on."""
         for one in gone:
             self.changes.forget(one.id)
-            self._profiles.pop(one.id, None)
+            self._special.pop(one.id, None)
             for block in self._blocks.pop(one.id, {}).values():
+                self.counters.forget(block)
                 self._left.append(self.reporter.forget(block))
         for one in new:
             self.changes.watch(one.id, one.profile)
-            if any(point.report is not None for point in one.profile.points.values()):
-                self._profiles[one.id] = one.profile
+            if any(_wrapping(one, p) is not None or p.report is not None for p in one.profile.points.values()):
+                self._special[one.id] = one
 
     def held(self) -> Columns:
         """What report by exception holds back. It is held no more."""
@@ -82,8 +85,13 @@ class Intake:
             by_source.setdefault(source, []).append(thing)
         decoded = [source.decode(things) for source, things in by_source.items()]
         state: dict[str, str] = {}
-        read = join([d.columns for d in decoded])
-        events = [*(event for d in decoded for event in d.events), *self._events(read, decoded, state)]
+        raw = join([d.columns for d in decoded])
+        self._meet(raw)
+        counted = self.counters.count(raw)
+        read = counted.columns
+        events = [event for d in decoded for event in d.events]
+        events += [*counted.events, *self._events(read, decoded, state)]
+        state.update(counted.state)
         for one in decoded:
             state.update(one.state)
         left, self._left = self._left, []
@@ -104,15 +112,22 @@ class Intake:
             len(events),
         )
 
+    def _meet(self, columns: Columns) -> None:
+        """Blocks that are new are made known to counters and reporter."""
+        if not self._special:
+            return
+        for equipment, block in zip(columns.equipment, columns.blocks, strict=True):
+            one = self._special.get(equipment)
+            if one is not None and id(block) not in self._blocks.get(equipment, {}):
+                self._blocks.setdefault(equipment, {})[id(block)] = block
+                points = [one.profile.points[split_signal(signal)[1]] for signal in block.names]
+                self.counters.add(block, [_wrapping(one, point) for point in points])
+                self.reporter.add(block, [_policy(point) for point in points])
+
     def _thin(self, columns: Columns) -> Columns:
         """Report by exception, where any equipment asks for it."""
-        if not self._profiles:
+        if not self._special:
             return columns
-        for equipment, block in zip(columns.equipment, columns.blocks, strict=True):
-            profile = self._profiles.get(equipment)
-            if profile is not None and id(block) not in self._blocks.get(equipment, {}):
-                self._blocks.setdefault(equipment, {})[id(block)] = block
-                self.reporter.add(block, _policies(block, profile))
         thinned = self.reporter.thin(columns)
         metrics.SUPPRESSED.inc(max(len(columns) - len(thinned), 0))
         return thinned
@@ -140,18 +155,17 @@ def _provisional(columns: Columns, events: list[Event]) -> tuple[Columns, list[E
     return columns, events, provisional
 
 
-def _policies(block: NameBlock, profile: Profile) -> list[Policy | None]:
-    found: list[Policy | None] = []
-    for signal in block.names:
-        report = profile.points[split_signal(signal)[1]].report
-        found.append(
-            None
-            if report is None
-            else Policy(
-                deadband=report.deadband,
-                deadband_percent=report.deadband_percent,
-                swinging_door=report.swinging_door,
-                heartbeat_s=report.heartbeat_s,
-            )
-        )
-    return found
+def _wrapping(equipment: Equipment, point: Point) -> Wrapping | None:
+    """How a counter counts; None for any other point. Only registers wrap: what MQTT says are totals."""
+    place = point.modbus
+    if place is None or place.wrap is None or not equipment.address.is_modbus:
+        return None
+    bounds = point.range
+    return Wrapping(place.wrap, place.largest_step, place.scale, place.offset, bounds.low, bounds.high)
+
+
+def _policy(point: Point) -> Policy | None:
+    report = point.report
+    if report is None:
+        return None
+    return Policy(report.deadband, report.deadband_percent, report.swinging_door, report.heartbeat_s)

@@ -28,17 +28,16 @@ def count(columns: Columns) -> dict[tuple[str, int], Increment]:
     if not len(columns):
         return found
     rows = hash_rows(columns.hashes(), columns.time_us, columns.value, columns.quality)
-    hours = columns.time_us - columns.time_us % HOUR_US
     starts = columns.starts
-    first, last = np.minimum.reduceat(hours, starts), np.maximum.reduceat(hours, starts)
-    sums = np.add.reduceat(rows, starts)
-    whole = first == last
-    parts = zip(columns.equipment, first.tolist(), columns.counts.tolist(), sums.tolist(), whole.tolist(), strict=True)
-    for part, (equipment, hour, samples, checksum, is_whole) in enumerate(parts):
-        if is_whole:
+    hour = int(columns.time_us.min()) // HOUR_US * HOUR_US
+    if int(columns.time_us.max()) < hour + HOUR_US:  # as nearly always
+        sums = np.add.reduceat(rows, starts)
+        for equipment, samples, checksum in zip(columns.equipment, columns.counts.tolist(), sums.tolist(), strict=True):
             add(found, (equipment, hour), (samples, checksum))
-        else:
-            _by_hour(found, columns, part, hours, rows)
+        return found
+    hours = columns.time_us - columns.time_us % HOUR_US
+    for part in range(len(columns.equipment)):
+        _by_hour(found, columns, part, hours, rows)
     return found
 
 

@@ -15,6 +15,7 @@ import structlog
 
 from edge import metrics
 from edge.codes import make_changes
+from edge.counters import Counters
 from edge.driver import PushingDriver
 from edge.fleet import Fleet
 from edge.forward import Forwarder
@@ -165,7 +166,7 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
         return
     the_log = open_log(settings)
     state = spool.state()
-    intake = Intake(make_changes(state))
+    intake = Intake(make_changes(state), Counters(state))
     journal = Journal(spool, intake, _teller(spool_path(settings), health))
     started = False
     try:

@@ -23,6 +23,7 @@ _NAN_BITS: Final = np.uint64(0x7FF8000000000000)
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2: Final = np.uint64(0x94D049BB133111EB)
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def name_hash(signal: str) -> int:
@@ -48,7 +49,10 @@ def row_hashes(batch: SampleBatch) -> UInt64:
 
 
 def _mix(x: UInt64) -> UInt64:
-    x = (x ^ (x >> np.uint64(30))) * _MIX_1
-    x = (x ^ (x >> np.uint64(27))) * _MIX_2
-    result: UInt64 = x ^ (x >> np.uint64(31))
-    return result
+    """splitmix64's finalizer, in place: `x` is given up."""
+    x ^= x >> _SHIFT_1
+    x *= _MIX_1
+    x ^= x >> _SHIFT_2
+    x *= _MIX_2
+    x ^= x >> _SHIFT_3
+    return x
