@@ -267,8 +267,8 @@ def make_layout(profile: Profile, points: Mapping[str, ModbusPoint], requests: S
 def _fill(segment: _Segment, rows: UInt8, value: Float64, quality: UInt8) -> tuple[slice | Index, Index] | None:
     """Converts one segment into its columns of `value`. Returns where in `value` the code says: not available."""
     columns = slice(segment.start, segment.stop)
-    at = segment.gather
-    raw = rows[:, at] if isinstance(at, slice) else rows.take(at, axis=1)
+    gather = segment.gather
+    raw = rows[:, gather] if isinstance(gather, slice) else rows.take(gather, axis=1)
     bits = raw.view(segment.unsigned)
     if segment.shift is not None and segment.mask is not None:
         value[:, columns] = (bits.astype(np.uint64) >> segment.shift) & segment.mask
