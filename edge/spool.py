@@ -17,7 +17,6 @@ at the points named by `at`.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,8 +37,8 @@ from telemetry.messages import DroppedRange, Kind
 from telemetry.wire import Encoded, Identity, encode_dropped
 
 ASIDE_MAX: Final = 1_000
-DELETE_EVERY_S: Final = 1.0
-DELETE_BYTES: Final = 2 << 20
+DELETE_EVERY_US: Final = 1_000_000
+DELETE_BYTES: Final = 512 << 10
 """What the log has is deleted with the next commit after so long, or when it is so much: so that its pages are written
 again before they are copied out of the write-ahead log."""
 
@@ -83,7 +82,7 @@ class Spool:
         self.seq = 0
         self._position = 0
         self._at_s = 0
-        self._deleted_s = time.monotonic()
+        self._deleted_us: int | None = 0
         self._made: list[Stored] = []
         self._counted: Cells = {}
         self._staged: list[Callable[[], None]] = []
@@ -203,7 +202,7 @@ class Spool:
 
     def settle(self) -> None:
         """Deletes what the log has, now."""
-        self._deleted_s = -DELETE_EVERY_S
+        self._deleted_us = None
         with self._transaction():
             pass
 
@@ -335,10 +334,11 @@ class Spool:
     def _forget(self) -> None:
         """Deletes what the log has, when it is time."""
         done = self.tail.acknowledged()
-        now_s = time.monotonic()
-        if not done or (now_s - self._deleted_s < DELETE_EVERY_S and self.tail.deletable_bytes < DELETE_BYTES):
+        now_us = self.stamps.since_boot_us()
+        is_time = self._deleted_us is None or now_us - self._deleted_us >= DELETE_EVERY_US
+        if not done or not (is_time or self.tail.deletable_bytes >= DELETE_BYTES):
             return
-        self._deleted_s = now_s
+        self._deleted_us = now_us
         self._bounds.forget(done)
         self._staged.append(lambda: self.tail.settled(done))
 
