@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, islice
 from typing import Final
 
 import numpy as np
@@ -62,9 +63,11 @@ class Counted:
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Equipment:
     """The counters of one equipment."""
 
+    name: str
+    number: int
     slots: list[int] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
     absent: dict[str, list[float]] = field(default_factory=dict)
@@ -76,16 +79,19 @@ class Counters:
 
     def __init__(self, state: Mapping[str, str]) -> None:
         """`state`: what `count` gave out before the restart, among anything else. Raises ValueError where it is not JSON."""
-        kept = {key.removeprefix(STATE): text for key, text in state.items() if key.startswith(STATE)}
-        self._kept = {equipment: _Kept(absent=orjson.loads(text)) for equipment, text in kept.items()}
+        self._equipment: dict[str, _Equipment] = {}
+        for key, text in state.items():
+            if key.startswith(STATE):
+                self._of(key.removeprefix(STATE)).absent = orjson.loads(text)
         self._slots = Slots()
         self._signal: list[tuple[str, str]] = []
         """Equipment and point, by slot."""
+        self._owner = np.empty(0, np.intp)
+        """(capacity,) number of the equipment."""
         self._rule = np.empty((0, 8))
         """(capacity, 8): wrap, max_step, mul, add, div, offset, low, high."""
-        self._last = np.empty(0)
-        """(capacity,) the last raw count, NaN before the first."""
-        self._base = np.empty(0)
+        self._count = np.empty((0, 2))
+        """(capacity, 2): the last raw count, NaN before the first, and base."""
 
     def add(self, block: NameBlock, rules: Sequence[Wrapping | None]) -> None:
         """Registers a block, once: how its signals count, in their order. Blocks without such need none of this.
@@ -126,34 +132,37 @@ class Counters:
             return
         equipment, point = split_signal(name)
         self._signal.append((equipment, point))
-        self._rule = grown(self._rule, slot + 1, 0.0)
-        self._last, self._base = grown(self._last, slot + 1, np.nan), grown(self._base, slot + 1, 0.0)
-        kept = self._kept.setdefault(equipment, _Kept())
-        kept.slots.append(slot)
-        kept.points.append(point)
-        if point in kept.absent:
-            self._last[slot], self._base[slot] = kept.absent.pop(point)
+        self._owner, self._rule = grown(self._owner, slot + 1, 0), grown(self._rule, slot + 1, 0.0)
+        self._count = grown(self._count, slot + 1, 0.0)
+        owner = self._of(equipment)
+        owner.slots.append(slot)
+        owner.points.append(point)
+        self._owner[slot], self._count[slot] = owner.number, owner.absent.pop(point, (np.nan, 0.0))
+
+    def _of(self, equipment: str) -> _Equipment:
+        return self._equipment.setdefault(equipment, _Equipment(equipment, len(self._equipment)))
 
     def _advance(self, readings: Readings, events: list[Event]) -> Index:
         """Takes the counts in; the slots whose state changed."""
-        slot, raw, last = readings.slot, readings.value, self._last.take(readings.slot)
+        slot, raw = readings.slot, readings.value
+        last = self._count[:, 0].take(slot)
         wrap, max_step = self._rule.take(slot, axis=0).T[:2]
         valid = _valid(readings, wrap)
         fell = np.flatnonzero(valid & (raw < last))
         if len(fell):
             at, before, after, full = slot[fell], last[fell], raw[fell], wrap[fell]
             wrapped = (before < full) & (after + full - before <= max_step[fell])
-            self._base[at] += np.where(wrapped, full, before)
+            self._count[at, 1] += np.where(wrapped, full, before)
             events += [self._reset(readings, n) for n in fell[~wrapped].tolist()]
         moved = np.flatnonzero(valid & (raw != last))
-        self._last[slot[moved]] = raw[moved]
+        self._count[slot[moved], 0] = raw[moved]
         return slot[moved]
 
     def _scaled(self, readings: Readings) -> tuple[Float64, UInt8]:
         """Values and qualities of the totals."""
         slot, quality = readings.slot, readings.quality
         wrap, _, mul, add, div, offset, low, high = self._rule.take(slot, axis=0).T
-        value = ((self._base.take(slot) + readings.value) * mul + add) / div + offset
+        value = ((self._count[:, 1].take(slot) + readings.value) * mul + add) / div + offset
         odd = ~(_valid(readings, wrap) & (value >= low) & (value <= high)) & (quality == GOOD) & ~np.isnan(value)
         return value, np.where(odd, np.uint8(UNCERTAIN_OUT_OF_RANGE), quality)
 
@@ -161,17 +170,23 @@ class Counters:
         """Of the reading with this number, before its count is taken in."""
         slot = int(readings.slot[number])
         equipment, point = self._signal[slot]
-        attributes = {"point": point, "before": int(self._last[slot]), "after": int(readings.value[number])}
+        attributes = {"point": point, "before": int(self._count[slot, 0]), "after": int(readings.value[number])}
         return Event(equipment, int(readings.time_us[number]), VIGIL_SCHEME, "counter-reset", True, attributes)
 
     def _state(self, moved: Index) -> dict[str, str]:
         """The state of all counters of the equipments of these slots."""
+        touched = np.zeros(len(self._equipment), np.bool_)
+        touched[self._owner[moved]] = True
+        owners = list(compress(self._equipment.values(), touched.tolist()))
+        counts = iter(self._count[[slot for owner in owners for slot in owner.slots]].tolist())
         found: dict[str, str] = {}
-        for equipment in dict.fromkeys(self._signal[slot][0] for slot in moved.tolist()):
-            kept = self._kept[equipment]
-            counts = zip(kept.points, self._last[kept.slots].tolist(), self._base[kept.slots].tolist(), strict=True)
-            now = {point: [last, base] for point, last, base in counts if last == last}
-            found[STATE + equipment] = orjson.dumps(kept.absent | now).decode()
+        for owner in owners:
+            now = {
+                point: count
+                for point, count in zip(owner.points, islice(counts, len(owner.points)), strict=True)
+                if count[0] == count[0]
+            }
+            found[STATE + owner.name] = orjson.dumps(owner.absent | now).decode()
         return found
 
 
