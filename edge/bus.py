@@ -5,7 +5,7 @@ with others of its kind, until it has answered briskly a while: where a gateway 
 delays nobody; where it has only one line behind it, it costs no more than before. On a serial line there is one queue,
 and a unit that does not answer is waited for no longer than the line's units usually take.
 
-Invariant: a unit's requests are on one lane at a time.
+Invariant: the requests of a cycle are asked one after another, on whichever lane its unit belongs to at the time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from edge.asking import Asker
 from edge.frames import Framing, Mbap, Query, Rtu
-from edge.lane import Asker, Lane, Watch
+from edge.lane import Lane, Watch
 from edge.reach import Reach, SerialReach, make_reach
 from telemetry.clock import Clock
 from telemetry.plant import Address, Endpoint
@@ -25,6 +26,8 @@ LEARNED: Final = 20
 PATIENCE_MIN_S: Final = 0.05
 GRACE: Final = 2.0
 """Patience in usual times."""
+PUSHED_OUT_S: Final = 1.0
+"""A connection that is lost so soon after another was made gave way to it."""
 BRISK: Final = 20
 """Answers in a row within patience after which a unit is among the others again."""
 SMOOTHING: Final = 0.05
@@ -66,6 +69,8 @@ class Bus:
     usual: Usual
     side: Lane | None = None
     """For units that keep their turn too long. None: there is only one line."""
+    _alone: bool = False
+    """The endpoint lets one connection live."""
     shared: bool = False
     """Whether several units are behind it."""
     _suspects: dict[int, int] = field(default_factory=dict)
@@ -77,11 +82,22 @@ class Bus:
         if not self.shared:
             lane.ask(asker, query, timeout_s)
             return
-        if query.unit in self._suspects and self.side is not None and (self.side.reachable or not self.main.reachable):
+        if query.unit in self._suspects and self.side is not None and self._side_serves(self.side):
             lane = self.side
         elif probe and self.side is None and self.usual.patience_s is not None:
             timeout_s = min(timeout_s, self.usual.patience_s)
         lane.ask(asker, query, timeout_s + lane.reach.on_wire_s(query.payload_bytes + 13))
+
+    def _side_serves(self, side: Lane) -> bool:
+        """Whether the endpoint takes a second connection. One that closed the first for it never gets another."""
+        if (
+            self._alone
+            or 0.0 <= self.main.connection.lost_s - side.connection.up_s < PUSHED_OUT_S < side.connection.up_s
+        ):
+            self._alone = True
+            side.rest()
+            return False
+        return side.reachable or not self.main.reachable
 
     def note(self, unit: int, took_s: float) -> None:
         """An answer of a unit took so long."""

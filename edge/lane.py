@@ -19,16 +19,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from edge import metrics
+from edge.asking import GONE, Asker, Failure, exception_failure
+from edge.connection import Connection
 from edge.frames import EXCEPTION, MBAP_BYTES, Answer, Framing, Query, Unreadable
 from edge.reach import Reach
 from telemetry.clock import Clock
-from telemetry.quality import BAD_COMMS, BAD_CONFIG, BAD_DEVICE
 
-RECONNECT_S: Final = 0.5
-RECONNECT_MAX_S: Final = 10.0
 SILENT_IN_A_ROW: Final = 3
 """After so many time-outs in a row with no answer between, over all units, the connection itself is doubted."""
 OVERDUE: Final = 4
@@ -40,53 +39,6 @@ LOOK_S: Final = 0.02
 EARLY_S: Final = 0.001
 """Timers may come this much early."""
 
-# Modbus Application Protocol 1.1b3, section 7: exception code → (its meaning, quality of the points asked for).
-EXCEPTIONS: Final[dict[int, tuple[str, int]]] = {
-    1: ("illegal function", BAD_CONFIG),
-    2: ("illegal data address", BAD_CONFIG),
-    3: ("illegal data value", BAD_CONFIG),
-    4: ("server device failure", BAD_DEVICE),
-    5: ("acknowledge", BAD_DEVICE),
-    6: ("server device busy", BAD_DEVICE),
-    8: ("memory parity error", BAD_DEVICE),
-    10: ("gateway path unavailable", BAD_COMMS),
-    11: ("gateway target failed to respond", BAD_COMMS),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A request without usable data."""
-
-    outcome: str
-    """A fixed word, for metrics."""
-    why: str
-    quality: int = BAD_COMMS
-    answered: bool = False
-    """The device itself answered, with an exception."""
-    exception: int = 0
-    """The exception's code."""
-
-
-class Asker(Protocol):
-    """Who asks: told exactly once how each request went."""
-
-    def sent(self) -> None:
-        """The request has its turn, and leaves."""
-        ...
-
-    def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
-        """The data of the answer, and when it came."""
-        ...
-
-    def failed(self, failure: Failure, time_us: int) -> None:
-        """There is no data."""
-        ...
-
-    def overdue(self) -> None:
-        """The answer takes so long that others go first; it is still waited for."""
-        ...
-
 
 @dataclass(slots=True, eq=False)
 class _Sent:
@@ -97,29 +49,6 @@ class _Sent:
     transaction: int
     number: bytes
     """The transaction, as it is sent."""
-
-
-class _Wire(asyncio.Protocol):
-    """One connection of a lane. What comes of one that was given up is nobody's."""
-
-    def __init__(self, lane: Lane) -> None:
-        self._lane: Lane | None = lane
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
-        if self._lane is not None:
-            self._lane.received(data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """See asyncio.Protocol."""
-        lane = self.let_go()
-        if lane is not None:
-            lane.lost(error)
-
-    def let_go(self) -> Lane | None:
-        """The lane hears no more of it."""
-        lane, self._lane = self._lane, None
-        return lane
 
 
 class Watch:
@@ -136,12 +65,10 @@ class Watch:
             self._timer = loop.call_later(LOOK_S, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+        self._timer = loop.call_later(LOOK_S, self._look, loop) if self.busy else None
         now_s = loop.time()
         for lane in [lane for lane in self.busy if lane.due_s <= now_s]:
             lane.tick(now_s)
-        if self.busy:
-            self._timer = loop.call_later(LOOK_S, self._look, loop)
 
 
 @dataclass(slots=True, eq=False)
@@ -158,8 +85,7 @@ class Lane:
     """Rest after connecting."""
     patience_s: Callable[[], float | None] = lambda: None
     """How long a request may keep the turn; None: as long as its time-out."""
-    connected: int = 0
-    """Connections made so far."""
+    connection: Connection = field(init=False)
     _queue: deque[tuple[Asker, Query, float]] = field(default_factory=deque)
     _sent: dict[int, _Sent] = field(default_factory=dict)
     _turn: _Sent | None = None
@@ -169,13 +95,6 @@ class Lane:
     _expired: dict[int, None] = field(default_factory=dict)
     _held: dict[int, float] = field(default_factory=dict)
     _buffer: bytes = b""
-    _transport: asyncio.Transport | None = None
-    _wire: _Wire | None = None
-    _connecting: asyncio.Task[None] | None = None
-    _place: int = 0
-    _retry_s: float = 0.0
-    _wait_s: float = 0.0
-    _why: str = ""
     _silent: int = 0
     _free_s: float = 0.0
     due_s: float = 0.0
@@ -184,18 +103,22 @@ class Lane:
     _loop: asyncio.AbstractEventLoop | None = None
     _closed: bool = False
 
+    def __post_init__(self) -> None:
+        self.connection = Connection(self.reach, self)
+
     # ---- for those who ask
 
     def ask(self, asker: Asker, query: Query, timeout_s: float) -> None:
         """Puts a request into the queue. May tell of its failure before it returns, where there is no connection."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        if self._transport is None and self._connecting is None and self._loop.time() < self._retry_s:
-            metrics.requests["refused"] += 1
-            asker.failed(Failure("refused", f"not connected: {self._why}"), self.clock.now_us())
-            return
-        if self._transport is not None and not self._sent and not self._queue and self._free_s == 0.0:
-            self._send(asker, query, timeout_s, self._loop.time())
+        now_s = self._loop.time()
+        if self.connection.transport is None:
+            if not self.connection.may_try(now_s):
+                self._refuse(asker)
+                return
+        elif not self._sent and not self._queue and not self._held and self._free_s == 0.0:
+            self._send(asker, query, timeout_s, now_s)
             return
         self._queue.append((asker, query, timeout_s))
         if self._turn is None:
@@ -206,12 +129,12 @@ class Lane:
         self._queue = deque(entry for entry in self._queue if entry[0] is not asker)
         for sent in self._sent.values():
             if sent.asker is asker:
-                sent.asker = _GONE
+                sent.asker = GONE
 
     def rest(self) -> None:
         """Closes the connection if nobody waits for an answer; the next request opens it again."""
         if not self._sent and not self._queue:
-            self._hang_up()
+            self.connection.hang_up()
 
     def close(self) -> None:
         """Closes for good. Whoever waits is told nothing more."""
@@ -219,17 +142,16 @@ class Lane:
         self._queue.clear()
         self._sent.clear()
         self._turn = None
-        for handle in (self._rest, self._connecting):
-            if handle is not None:
-                handle.cancel()
-        self._rest = self._connecting = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         self.watch.busy.pop(self, None)
-        self._hang_up()
+        self.connection.close()
 
     @property
     def reachable(self) -> bool:
         """Whether there is a connection, or one may be tried now."""
-        return self._transport is not None or self._loop is None or self._loop.time() >= self._retry_s
+        return self._loop is None or self.connection.may_try(self._loop.time())
 
     # ---- sending
 
@@ -237,9 +159,8 @@ class Lane:
         """Sends the next request, if one waits and it may go."""
         if self._turn is not None or not self._queue or self._closed:
             return
-        if self._transport is None:
-            if self._connecting is None:
-                self._connecting = asyncio.ensure_future(self._connect(self._queue[0][2]))
+        if self.connection.transport is None:
+            self.connection.open(self._queue[0][2], self._connected)
             return
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
@@ -255,7 +176,7 @@ class Lane:
     def _send(self, asker: Asker, query: Query, timeout_s: float, now_s: float) -> None:
         """A request has its turn."""
         assert self._loop is not None  # noqa: S101
-        assert self._transport is not None  # noqa: S101
+        assert self.connection.transport is not None  # noqa: S101
         self._transaction = self._transaction % 0xFFFF + 1
         transaction = self._transaction if self.framing.transactions else 0
         number = transaction.to_bytes(2, "big")
@@ -268,7 +189,7 @@ class Lane:
         if not self.framing.transactions:
             self._buffer = b""
         asker.sent()
-        self._transport.write(self.framing.request(query, number))
+        self.connection.transport.write(self.framing.request(query, number))
         self.due_s = min(self._turn_until_s, self._oldest_s + next(iter(self._sent.values())).timeout_s)
         self.watch.add(self, self._loop)
 
@@ -320,7 +241,7 @@ class Lane:
             self._buffer = b""
             return
         for answer in answers:
-            if self._transport is not None:
+            if self.connection.transport is not None:
                 self._take(answer)
 
     def _take(self, answer: Answer) -> None:
@@ -339,11 +260,8 @@ class Lane:
         if answer.function == query.function and len(payload) == query.payload_bytes + 1 == payload[0] + 1:
             self._give(sent, payload[1:])
         elif answer.function == query.function | EXCEPTION and payload:
-            meaning, quality = EXCEPTIONS.get(payload[0], ("unknown exception", BAD_DEVICE))
-            # A gateway that reports its unit silent is no answer of the unit, but the connection is sound.
-            why = f"exception {payload[0]}, {meaning}"
             self._done(sent)
-            self._fail(sent, Failure("exception", why, quality, quality != BAD_COMMS, payload[0]))
+            self._fail(sent, exception_failure(payload[0]))
             self._next()
         elif answer.function != query.function:
             why = f"answer of function {answer.function}, expected {query.function}"
@@ -398,7 +316,7 @@ class Lane:
                 self._fail(turn, failure)
             self._next()
         else:
-            self._hang_up()
+            self.connection.hang_up()
             self._fail_sent(failure)
 
     def _fail_sent(self, failure: Failure) -> None:
@@ -443,8 +361,8 @@ class Lane:
             self._held[sent.query.unit] = now_s + sent.timeout_s
         elif received or self._silent >= SILENT_IN_A_ROW or not self.framing.transactions:
             self._silent = 0
-            self._hang_up()
-            self._place += self.reach.places > 1
+            self.connection.hang_up()
+            self.connection.elsewhere()
             self._fail(sent, failure)
             self._fail_sent(Failure("reset", "connection given up after time-outs"))
             return
@@ -452,72 +370,24 @@ class Lane:
 
     # ---- the connection
 
-    async def _connect(self, timeout_s: float) -> None:
-        """Tries each place once, beginning with the one that is meant, within `timeout_s` each."""
+    def _connected(self, is_up: bool) -> None:
+        """A connection was made, or could not be: then whoever waits is told."""
         assert self._loop is not None  # noqa: S101
-        failures = []
-        for step in range(self.reach.places):
-            place = (self._place + step) % self.reach.places
-            wire = _Wire(self)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    transport = await self.reach.open(place, lambda wire=wire: wire)  # type: ignore[misc]
-            except TimeoutError:
-                failures.append(f"{self.reach.name(place)} did not answer within {timeout_s:g} s")
-            except OSError as error:
-                failures.append(f"{self.reach.name(place)}: {error.strerror or error}")
-            else:
-                self._connecting, self._wire = None, wire
-                self._up(transport)
-                return
-            wire.let_go()
-        self._connecting, self._place = None, 0
-        self._wait_s = min(self._wait_s * 2 or RECONNECT_S, RECONNECT_MAX_S)
-        self._retry_s, self._why = self._loop.time() + self._wait_s, "; ".join(failures)
+        if is_up:
+            self._buffer, self._silent = b"", 0
+            self._expired.clear()
+            if self.settle_s:
+                self._free_s = self._loop.time() + self.settle_s
+            self._next()
+            return
         waiting, self._queue = self._queue, deque()
         for asker, _, _ in waiting:
-            metrics.requests["refused"] += 1
-            asker.failed(Failure("refused", f"not connected: {self._why}"), self.clock.now_us())
+            self._refuse(asker)
 
-    def _up(self, transport: asyncio.Transport) -> None:
-        assert self._loop is not None  # noqa: S101
-        self._transport, self._place = transport, 0
-        self.connected += 1
-        self._wait_s = self._retry_s = 0.0
-        self._why, self._buffer, self._silent = "", b"", 0
-        self._expired.clear()
-        if self.settle_s:
-            self._free_s = self._loop.time() + self.settle_s
-        self._next()
+    def _refuse(self, asker: Asker) -> None:
+        metrics.requests["refused"] += 1
+        asker.failed(Failure("refused", f"not connected: {self.connection.why}"), self.clock.now_us())
 
-    def lost(self, error: Exception | None) -> None:
+    def lost(self, why: str) -> None:
         """The connection is gone. Requests in flight fail now, not at their time-out."""
-        self._transport = self._wire = None
-        self._fail_sent(Failure("reset", f"connection lost: {error or 'closed by the device'}"))
-
-    def _hang_up(self) -> None:
-        transport, self._transport = self._transport, None
-        if self._wire is not None:
-            self._wire.let_go()
-            self._wire = None
-        if transport is not None:
-            transport.abort()
-
-
-class _Gone:
-    """Who asked has left."""
-
-    def sent(self) -> None:
-        """Nobody listens."""
-
-    def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
-        """Nobody listens."""
-
-    def failed(self, failure: Failure, time_us: int) -> None:
-        """Nobody listens."""
-
-    def overdue(self) -> None:
-        """Nobody listens."""
-
-
-_GONE: Final = _Gone()
+        self._fail_sent(Failure("reset", f"connection lost: {why}"))

@@ -14,11 +14,11 @@ from typing import Any, Final
 import structlog
 
 from edge import metrics
+from edge.asking import Failure
 from edge.bus import Bus
 from edge.decode import Frame, RegisterLayout, make_layout
 from edge.driver import Outcome, Source
 from edge.frames import Query, query
-from edge.lane import Failure
 from edge.learned import SHORTEST, Learned, read_learned
 from edge.plan import Limits, Request, limits_of, plan, poll_groups
 from telemetry.clock import Clock

@@ -1,0 +1,136 @@
+"""A lane's connection: opened when something is asked, tried at each place where the endpoint may be, with back-off.
+
+Invariant: at most one connection is in use; what comes of one that was given up is nobody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from edge.reach import Reach
+
+RECONNECT_S: Final = 0.5
+RECONNECT_MAX_S: Final = 10.0
+
+
+class Owner(Protocol):
+    """Who has a connection."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        ...
+
+    def lost(self, why: str) -> None:
+        """The connection is gone."""
+        ...
+
+
+class _Wire(asyncio.Protocol):
+    """One connection, for as long as it is the one in use."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection: Connection | None = connection
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self.connection is not None:
+            self.connection.owner.received(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.ended(str(error or "closed by the device"))
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """To one endpoint."""
+
+    reach: Reach
+    owner: Owner
+    transport: asyncio.Transport | None = None
+    """None while there is none."""
+    why: str = ""
+    """Why the last attempt failed."""
+    up_s: float = 0.0
+    """When it was made, by the loop's time."""
+    lost_s: float = 0.0
+    """When the last one was closed by the other side."""
+    _wire: _Wire | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _place: int = 0
+    _retry_s: float = 0.0
+    _wait_s: float = 0.0
+
+    def may_try(self, now_s: float) -> bool:
+        """Whether there is a connection, one is being made, or one may be tried now."""
+        return self.transport is not None or self._connecting is not None or now_s >= self._retry_s
+
+    def open(self, timeout_s: float, done: Callable[[bool], None]) -> None:
+        """Has a connection made, unless one is; `done` is told whether there is one."""
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._connect(timeout_s, done))
+
+    def elsewhere(self) -> None:
+        """The next attempt begins at the next place."""
+        self._place += 1
+
+    def hang_up(self) -> None:
+        """Closes it. Nothing more is heard of it."""
+        transport, self.transport = self.transport, None
+        if self._wire is not None:
+            self._wire.connection = None
+            self._wire = None
+        if transport is not None:
+            transport.abort()
+
+    def close(self) -> None:
+        """Closes it, and makes no other."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        self.hang_up()
+
+    def ended(self, why: str) -> None:
+        """It was closed by the other side."""
+        self.transport = self._wire = None
+        self.lost_s = asyncio.get_running_loop().time()
+        self.owner.lost(why)
+
+    async def _connect(self, timeout_s: float, done: Callable[[bool], None]) -> None:
+        """Tries each place once, beginning with the one that is meant, within `timeout_s` each."""
+        failures = []
+        for step in range(self.reach.places):
+            place = (self._place + step) % self.reach.places
+            why = await self._try(place, timeout_s)
+            if why is None:
+                self._connecting, self._place, self.why = None, 0, ""
+                self._wait_s = self._retry_s = 0.0
+                done(True)
+                return
+            failures.append(f"{self.reach.name(place)} {why}")
+        self._connecting, self._place = None, 0
+        self._wait_s = min(self._wait_s * 2 or RECONNECT_S, RECONNECT_MAX_S)
+        self._retry_s, self.why = asyncio.get_running_loop().time() + self._wait_s, "; ".join(failures)
+        done(False)
+
+    async def _try(self, place: int, timeout_s: float) -> str | None:
+        """Why there is no connection to a place; None where there is one now."""
+        wire = _Wire(self)
+        try:
+            async with asyncio.timeout(timeout_s):
+                transport = await self.reach.open(place, lambda: wire)
+        except TimeoutError:
+            wire.connection = None
+            return f"did not answer within {timeout_s:g} s"
+        except (OSError, ValueError) as error:
+            wire.connection = None
+            return f"refused: {error}"
+        if wire.connection is None:
+            return "closed the connection at once"
+        self.transport, self._wire, self.up_s = transport, wire, asyncio.get_running_loop().time()
+        return None
