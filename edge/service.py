@@ -67,6 +67,7 @@ class Agent:
     async def work(self, stop: asyncio.Event) -> None:
         """Reads, journals and forwards until told to stop; then stops reading, and forwards what it can."""
         self._tell_of_lost_spool()
+        await self._say(self.stamps.now_us())  # before the first turns: it takes its time
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self.journal.failed())
             forwarding = tasks.create_task(self.forwarder.run())
@@ -102,11 +103,11 @@ class Agent:
             self.journal.put_events([*report.events(losses, self.stamps.monotonic_s(), now_us), *self._refused()])
             metrics.DROPPED.set(losses.dropped_samples)
             metrics.CORRUPT.set(losses.corrupt_records)
-            self._say(now_us)
+            await self._say(now_us)
             due_s = max(due_s + HEARTBEAT_S, self.stamps.monotonic_s())
             await self.stamps.sleep(due_s - self.stamps.monotonic_s())
 
-    def _say(self, now_us: int) -> None:
+    async def _say(self, now_us: int) -> None:
         """The registry when it is new, and the heartbeat; neither while nobody knows what time it is."""
         plant, log_us, edge = self.fleet.plant, self.stamps.log_us(), self.settings.edge
         presence = Presence(self.fleet.reach, self.fleet.pushing)
@@ -117,7 +118,8 @@ class Agent:
             return
         if plant is not self._announced:
             self._announced = plant
-            self.journal.put_record(encode_registry(Registry(edge, log_us, describe(plant, edge))))
+            registry = await asyncio.to_thread(lambda: encode_registry(Registry(edge, log_us, describe(plant, edge))))
+            self.journal.put_record(registry)
         shift_us = log_us - now_us
         since = {name: since_us + shift_us for name, since_us in unreachable.items()}
         names = tuple(e.id for e in self.fleet.equipment)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -23,11 +23,29 @@ _KEY: Final = "deflate"
 
 
 def pack(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part, packed if it is large."""
-    plain = orjson.dumps(part)
-    if len(plain) <= PACK_BYTES:
+    """The part, packed if it is large. Folded piece by piece: the whole of its JSON is never in memory."""
+    folding, folded, size = zlib.compressobj(6), bytearray(), 0
+    for piece in _pieces(part):
+        size += len(piece)
+        folded += folding.compress(piece)
+    if size <= PACK_BYTES:
         return part
-    return {_KEY: base64.b64encode(zlib.compress(plain, 6)).decode()}
+    return {_KEY: base64.b64encode(folded + folding.flush()).decode()}
+
+
+def _pieces(part: Mapping[str, Any]) -> Iterator[bytes]:
+    """The JSON of the part: lists at its top come item by item."""
+    before = b"{"
+    for key, item in part.items():
+        yield before + orjson.dumps(key) + b":"
+        before = b","
+        if isinstance(item, list) and item:
+            for place, one in enumerate(item):
+                yield (b"," if place else b"[") + orjson.dumps(one)
+            yield b"]"
+        else:
+            yield orjson.dumps(item)
+    yield b"}" if part else b"{}"
 
 
 def unpack(part: Any) -> Any:

@@ -20,18 +20,21 @@ from telemetry.profile import Point, alarm_condition
 
 
 def describe(plant: Plant, edge: str) -> dict[str, Any]:
-    """The registry of what `edge` reads of `plant`."""
+    """The registry of what `edge` reads of `plant`. Equipment of one profile shares one object of points."""
     file = plant.file
+    points: dict[int, dict[str, Any]] = {}
     return {
         "site": file.site.model_dump(mode="json"),
         "areas": [{**area.model_dump(mode="json"), "parent": area.parent or file.site.id} for area in file.areas],
         "organisations": [organisation.model_dump(mode="json") for organisation in file.organisations],
-        "equipment": [_equipment(equipment) for equipment in plant.of_edge(edge)],
+        "equipment": [_equipment(equipment, points) for equipment in plant.of_edge(edge)],
     }
 
 
-def _equipment(equipment: Equipment) -> dict[str, Any]:
+def _equipment(equipment: Equipment, points: dict[int, dict[str, Any]]) -> dict[str, Any]:
     entry, profile = equipment.entry, equipment.profile
+    if id(profile) not in points:
+        points[id(profile)] = {name: describe_point(point) for name, point in profile.points.items()}
     name = entry.name.model_dump() if entry.name else {"zh": equipment.id, "en": equipment.id}
     return {
         "id": equipment.id,
@@ -47,7 +50,7 @@ def _equipment(equipment: Equipment) -> dict[str, Any]:
         "position": list(entry.position) if entry.position else None,
         "model": entry.model,
         "status": entry.status,
-        "points": {name: describe_point(point) for name, point in profile.points.items()},
+        "points": points[id(profile)],
     }
 
 
