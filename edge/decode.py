@@ -342,12 +342,13 @@ def _place(name: str, point: ModbusPoint, number: int, request: Request, base: i
     at = [base + offset * 2 + order.index(letter) for letter in sorted(order)]
     if point.bit is not None:
         mask = (1 << point.bits) - 1
-        scaling = whole_scaling(point.scale, point.offset, largest=mask)
+        # edge.counters scales the total of a counter that wraps, here as below.
+        scaling = Scaling() if point.wrap is not None else whole_scaling(point.scale, point.offset, largest=mask)
         return _Placed(name, f"bits{8 * len(order)}", number, at, point.bit, mask, scaling, point)
     kind = point.type.value
     width = _SEGMENTS[kind][0]
     if point.wrap is not None:
-        scaling = Scaling()  # edge.counters scales the total
+        scaling = Scaling()
     elif kind in _REAL:
         scaling = real_scaling(point.scale, point.offset)
     else:

@@ -7,15 +7,19 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.columns import Columns
 from edge.counters import Counted, Counters, Wrapping
+from edge.decode import make_layout
+from edge.plan import Limits, plan
 from telemetry.messages import Event
 from telemetry.quality import BAD_COMMS, GOOD, UNCERTAIN_OUT_OF_RANGE, UNCERTAIN_STALE
 from tests.edge.naive_counters import NaiveCounter
+from tests.edge.profiles import make_profile
 from tests.edge.readings import Row, block_of, by_signal, columns_of, rows_of
 
 NAN = math.nan
@@ -177,6 +181,25 @@ def test_totals_are_exact_up_to_2_to_the_53() -> None:
     stage.add(block, [Wrapping(65536, 16384)])
     columns = stage.count(columns_of([(block, 0, T0, 4463.0, GOOD)])).columns
     assert int(columns.value[0]) == base + 65536 + 4463 == 2**53 - 1
+
+
+def test_registers_of_a_counter_come_raw_also_bits_of_one_so_that_the_total_is_scaled_and_judged_once() -> None:
+    place = {"address": 0, "scale": 0.5, "wrap": 16}
+    profile = make_profile(
+        {
+            "whole": {"kind": "counter", "range": {"high": 10.0}, "modbus": place},
+            "bits": {"kind": "counter", "modbus": {**place, "bit": 4, "bits": 4}},
+        }
+    )
+    registers = {name: point.modbus for name, point in profile.points.items() if point.modbus is not None}
+    layout = make_layout(profile, registers, plan(registers, Limits()))
+    rows = np.array([[0x00, 0x0F], [0x00, 0xF1]], np.uint8)
+    values, quality = layout.values(rows)
+    assert [dict(zip(layout.points, row, strict=True)) for row in values.tolist()] == [
+        {"whole": 15.0, "bits": 0.0},
+        {"whole": 241.0, "bits": 15.0},
+    ]
+    assert (quality == GOOD).all()
 
 
 # ---- state
