@@ -368,3 +368,16 @@ def test_any_list_is_drafted_into_a_profile_that_loads_or_refused_row_by_row(
         left_out = {fault.line for fault in draft.faults if "row left out" in fault.expected}
         titles = len([row for row in table.rows if len(row.cells) < 2])
         assert len(profile.points) + len(left_out) + titles >= len(table.rows)
+
+
+def test_the_list_of_the_first_device_page_becomes_the_profile_of_that_page(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/first-device.md").read_text(encoding="utf-8")
+    draft = draft_profile(
+        text.split("```csv\n")[1].split("```")[0].encode(), "vessel.csv", name="draft", equipment_class="x"
+    )
+    (tmp_path / "vessel.yaml").write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    written, drafted = load_profile(tmp_path / "vessel.yaml"), loaded(draft, tmp_path)
+    assert list(places(drafted).values()) == list(places(written).values())
+    assert drafted.points["vessel_pressure"].name.zh == "压力"
+    for line in (*map(str, draft.faults), *draft.notes, f"{draft.points} points drafted"):
+        assert f"\n{line}\n" in text, "what the page shows is what the command says"
