@@ -21,7 +21,7 @@ from telemetry.settings import Settings, load_settings
 
 INTERRUPTED = 130
 EDGE_COMMANDS = frozenset({"edge", "probe"})
-"""Need the extra `edge`; `check` needs none, every other command the extra `line`."""
+"""Need the extra `edge`; `check` and `profile` need none, every other command the extra `line`."""
 OURS = frozenset(
     {"telemetry", "edge", "ingest", "analytics", "alerting", "dashboards", "simulators", "profiles", "vigil"}
 )
@@ -181,6 +181,43 @@ def probe(address: str, profile: str, as_json: bool) -> int:
             value = "" if row.value is None else str(row.value)
             click.echo(f"{row.point:<28} {raw:<22} {value:>14} {row.unit:<8} {row.quality}")
     return 0 if any(row.value is not None for row in rows) else 1
+
+
+@vigil.group(epilog=example("vigil profile import map.csv --out profiles/vessel.yaml"))
+def profile() -> None:
+    """Device profiles of your own."""
+
+
+@profile.command("import", epilog=example("vigil profile import map.csv --class boiler --out profiles/vessel.yaml"))
+@click.argument("register_list", metavar="MAP.csv", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--name", help="Name of the profile. Default: that of the file it goes to, else of the list.")
+@click.option("--class", "equipment_class", default="device", show_default=True, help="Class of the equipment.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to make. Default: stdout.")
+@click.option("--strict", is_flag=True, help="Draft nothing where a row or a cell of the list cannot be used.")
+def profile_import(register_list: Path, name: str | None, equipment_class: str, out: Path | None, strict: bool) -> None:
+    """Drafts a profile from a register list in CSV, as a manual or a spreadsheet has it; says what it cannot use."""
+    from telemetry.names import is_name
+    from telemetry.register_list import draft_profile
+    from telemetry.register_texts import slug
+
+    name = name or (out.stem if out else slug(register_list.stem) or "device")
+    for option, word in (("--name", name), ("--class", equipment_class)):
+        if not is_name(word):
+            raise click.UsageError(f"{option}: expected a name of a-z, 0-9, _ . -, found {word!r}")
+    if out and (out.exists() or out.name != f"{name}.yaml"):
+        found = f"a file that is there already, {out}" if out.exists() else out.name
+        raise click.UsageError(f"--out: expected a new file called {name}.yaml, found {found}")
+    draft = draft_profile(register_list.read_bytes(), str(register_list), name=name, equipment_class=equipment_class)
+    if not draft.points or (strict and draft.faults):
+        raise ConfigError(draft.faults)
+    for line in (*draft.faults, *draft.notes):
+        click.echo(str(line), err=True)
+    if out:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(draft.text)
+    else:
+        click.echo(draft.text, nl=False)
+    click.echo(f"{draft.points} points drafted", err=True)
 
 
 @vigil.command(

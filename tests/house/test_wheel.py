@@ -171,6 +171,7 @@ async def test_installed_alone_it_reads_a_device_and_fills_the_embedded_log(inst
     assert first.quality[outlet].tolist() == [192]
     assert f"{installed}/venv" in mapped
     assert f"{sys.prefix}/" not in mapped, "it runs on its own packages"
+    assert "aiokafka" not in mapped, "which the embedded log does not need"
 
 
 async def test_installed_alone_it_probes_a_device(installed: Path) -> None:
