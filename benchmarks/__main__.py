@@ -7,6 +7,7 @@ import sys
 
 BENCHMARKS = (
     ("benchmarks.decode",),
+    ("benchmarks.report",),
     ("benchmarks.arrow",),
     ("benchmarks.latency", "--poll", "1.0", "--changes", "60"),
     ("benchmarks.latency", "--poll", "0.2", "--changes", "60"),
