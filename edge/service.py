@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 import sqlite3
 import sys
@@ -180,6 +181,7 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
         journal.start()
         started = True
         await fleet.switch(first)
+        gc.freeze()  # what was just made stays: looking through it again and again would cost whole turns
         log.info("reading", equipment=len(fleet.equipment), modbus=fleet.polled, brokers=len(fleet.pushing))
         await agent.work(stop)
     finally:
