@@ -1,0 +1,272 @@
+"""MQTT into the spool: messages (QoS 1, JSON of 20 fields) per CPU second, acknowledged after they are durable.
+
+    python -m benchmarks.mqtt_decode [--messages 60000] [--json]
+
+mosquitto keeps the messages of a session whose client is away; then a process takes and acknowledges them all, and the
+CPU seconds of that whole process count, from its connection to its last acknowledgement. Beside the edge's driver, in
+the same run on the same messages: paho-mqtt with orjson, acknowledging in batches of 200 and keeping nothing, which is
+the least that a consumer on it can do. And the decoding alone, in µs a message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from benchmarks.machine import machine
+from edge.codes import Changes
+from edge.counters import Counters
+from edge.driver import Source
+from edge.intake import Intake
+from edge.journal import Journal
+from edge.mqtt import MqttDriver, make_drivers
+from edge.mqtt_packets import QOS_1
+from edge.spool import Spool
+from edge.subscriptions import Messages
+from telemetry.clock import SystemClock, iso
+from telemetry.plant import Equipment, Plant, PlantEquipment, PlantFile, parse_address
+from telemetry.profile import Profile
+from telemetry.service import Health
+from tests.fixtures.mosquitto import Mosquitto
+
+FIELDS: Final = 20
+DEVICES: Final = 200
+EDGE: Final = "bench"
+WINDOW: Final = 500
+"""Messages that the publisher has under way."""
+PEER: Final = "bench-peer"
+TEXT: Final = {"zh": "点", "en": "point"}
+AWAY_S: Final = 120.0
+
+
+def make_profile() -> Profile:
+    """20 measurements with a range, one in two with a scale."""
+    points = {
+        f"p{n}": {"name": TEXT, "mqtt": {"scale": 0.1 if n % 2 else 1.0}, "range": {"low": -1e6, "high": 1e6}}
+        for n in range(FIELDS)
+    }
+    base = {"profile": "bench", "version": 1, "class": "boiler", "class_name": TEXT, "name": TEXT}
+    return Profile.model_validate({**base, "points": points})
+
+
+def make_driver(url: str, known: Sequence[bytes] = ()) -> MqttDriver:
+    """The edge's driver of DEVICES devices."""
+    profile = make_profile()
+    equipment = tuple(
+        Equipment(f"d{n}", profile, parse_address(f"{url}/plant/d{n}"), PlantEquipment(id=f"d{n}", profile="bench", address=f"{url}/plant/d{n}"))
+        for n in range(DEVICES)
+    )  # fmt: skip
+    site = {"site": {"id": "s", "name": TEXT}, "equipment": [e.entry.model_dump() for e in equipment]}
+    plant = Plant(PlantFile.model_validate(site), equipment)
+    [driver] = make_drivers(
+        plant, equipment, SystemClock(), edge=EDGE, file="bench", health=Health("edge"), known=known
+    )
+    return driver
+
+
+def payload(n: int, now_us: int) -> bytes:
+    """The n-th message: whole and real numbers, each message with a time of its own."""
+    values = {f"p{k}": (n + k) % 4096 if k % 2 else 20.5 + (n * 7 + k) % 997 / 8 for k in range(FIELDS)}
+    return orjson.dumps({"time": iso(now_us - n), "values": values})
+
+
+def publish(port: int, messages: int) -> None:
+    """Gives the broker QoS 1 messages of all devices in turn, and reads its acknowledgements."""
+    now_us = SystemClock().now_us()
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as wire:
+        wire.sendall(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05bench")
+        _exactly(wire, 4)
+        for first in range(0, messages, WINDOW):
+            last = min(first + WINDOW, messages)
+            wire.sendall(b"".join(_packet(n, payload(n, now_us)) for n in range(first, last)))
+            _exactly(wire, 4 * (last - first))
+        wire.sendall(b"\xe0\x00")
+
+
+def _packet(n: int, content: bytes) -> bytes:
+    topic = f"plant/d{n % DEVICES}/state".encode()
+    body = len(topic).to_bytes(2, "big") + topic + (n % 65_000 + 1).to_bytes(2, "big") + content
+    length = bytes([len(body) & 0x7F | 0x80, len(body) >> 7])  # All are of 128 to 16,383 bytes.
+    return b"\x32" + length + body
+
+
+def _exactly(wire: socket.socket, size: int) -> None:
+    while size:
+        data = wire.recv(size)
+        if not data:
+            raise ConnectionError("the broker hung up")
+        size -= len(data)
+
+
+async def subscribe_edge(url: str) -> None:
+    """Leaves a session of the edge behind."""
+    driver = make_driver(url)
+    task = asyncio.create_task(driver.run(lambda source, received, rows: True))
+    await asyncio.sleep(0)  # It says first that it is not connected.
+    while driver.endpoint in driver.health.waiting_for:
+        await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def subscribe_peer(port: int) -> None:
+    """Leaves a session of the peer behind."""
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=PEER, clean_session=False)
+    done: list[int] = []
+    client.on_connect = lambda c, *_: c.subscribe("plant/#", 1)
+    client.on_subscribe = lambda *_: done.append(1)
+    client.connect("127.0.0.1", port)
+    while not done:
+        client.loop(0.1)
+    client.disconnect()
+    client.loop(0.1)
+
+
+async def drain_edge(url: str, messages: int) -> dict[str, float]:
+    """Takes all messages into a spool. CPU seconds and seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "spool.sqlite", edge=EDGE, epoch=1, max_bytes=1 << 32)
+        journal = Journal(spool, Intake(Changes({}), Counters({})))
+        driver = make_driver(url, spool.delivered())
+        done, taken = asyncio.Event(), 0
+        loop = asyncio.get_running_loop()
+
+        class Counting:
+            """The driver's source, which tells when all is durable."""
+
+            sender_keeps = True
+
+            def __init__(self, source: Source) -> None:
+                self.decode, self.inner = source.decode, source
+
+            def journaled(self, received: Sequence[Messages]) -> None:
+                nonlocal taken
+                self.inner.journaled(received)
+                taken += sum(len(m.payloads) for m in received)
+                if taken >= messages:
+                    loop.call_soon_threadsafe(done.set)
+
+        counting: dict[Source, Any] = {}
+        journal.start()
+        cpu_s, began_s = time.process_time(), time.monotonic()
+        task = asyncio.create_task(driver.run(lambda s, r, n: journal.put(counting.setdefault(s, Counting(s)), r, n)))
+        async with asyncio.timeout(AWAY_S):
+            await done.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        result = {"cpu_s": time.process_time() - cpu_s, "s": time.monotonic() - began_s, "messages": taken}
+        await journal.close()
+        return result
+
+
+def drain_peer(port: int, messages: int) -> dict[str, float]:
+    """paho-mqtt and orjson, acknowledged in batches of 200, nothing kept."""
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=PEER, clean_session=False, manual_ack=True)
+    waiting: list[int] = []
+    taken = 0
+
+    def on_message(_client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        nonlocal taken
+        orjson.loads(message.payload)
+        waiting.append(message.mid)
+        taken += 1
+        if len(waiting) >= 200 or taken >= messages:
+            for mid in waiting:
+                client.ack(mid, 1)
+            waiting.clear()
+        if taken >= messages:
+            client.disconnect()
+
+    client.on_message = on_message
+    cpu_s, began_s = time.process_time(), time.monotonic()
+    client.connect("127.0.0.1", port)
+    client.loop_forever()
+    return {"cpu_s": time.process_time() - cpu_s, "s": time.monotonic() - began_s, "messages": taken}
+
+
+def decode_alone(messages: int = 20_000, at_once: int = 400) -> float:
+    """µs a message: from what the connection read to columns and keys."""
+    driver = make_driver("mqtt://127.0.0.1:1883")
+    now_us = SystemClock().now_us()
+    subscriptions = [driver.subscriptions[f"plant/d{n}/state".encode()] for n in range(DEVICES)]
+
+    class Nowhere:
+        def acknowledge(self, acks: bytes) -> None:
+            """Nobody waits for it."""
+
+    made = []
+    for first in range(0, messages, at_once):
+        numbers = range(first, first + at_once)
+        made.append(
+            Messages(
+                now_us,
+                [subscriptions[n % DEVICES] for n in numbers],
+                [payload(n, now_us) for n in numbers],
+                [0x30 | QOS_1] * at_once,
+                b"",
+                Nowhere(),
+            )
+        )
+    began = time.process_time()
+    for one in made:
+        decoded = driver.source.decode([one])
+        assert len(decoded.columns) == at_once * FIELDS
+    return (time.process_time() - began) / messages * 1e6
+
+
+def main() -> int:
+    """Measures, and prints what a table of docs/benchmarks.md needs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mqtt_decode", description=__doc__)
+    parser.add_argument("--messages", type=int, default=60_000)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--drain", choices=["edge", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.drain:
+        url = f"mqtt://127.0.0.1:{asked.port}"
+        edge = asked.drain == "edge"
+        print(
+            json.dumps(asyncio.run(drain_edge(url, asked.messages)) if edge else drain_peer(asked.port, asked.messages))
+        )
+        return 0
+    results: dict[str, Any] = {"decode_us": round(decode_alone(), 2)}
+    for who in ("edge", "peer"):
+        results[who] = _measure(who, asked.messages)
+    print(json.dumps({"machine": machine(), **results}, indent=None if asked.json else 2))
+    return 0
+
+
+def _measure(who: str, messages: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        broker = Mosquitto(Path(folder), "autosave_on_changes false\nautosave_interval 0").start()
+        try:
+            if who == "edge":
+                asyncio.run(subscribe_edge(broker.url))
+            else:
+                subscribe_peer(broker.port)
+            publish(broker.port, messages)
+            command = [sys.executable, "-m", "benchmarks.mqtt_decode", "--drain", who, "--port", str(broker.port)]
+            ran = subprocess.run(
+                [*command, "--messages", str(messages)], check=True, capture_output=True, timeout=AWAY_S
+            )
+            said: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
+            return {**said, "messages_per_cpu_s": round(said["messages"] / said["cpu_s"])}
+        finally:
+            broker.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
