@@ -35,7 +35,7 @@ from edge.journal import Journal
 from edge.mqtt import MqttDriver, make_drivers
 from edge.mqtt_packets import QOS_1
 from edge.spool import Spool
-from edge.subscriptions import Messages
+from edge.subscriptions import Messages, make_memory
 from telemetry.clock import SystemClock, iso
 from telemetry.plant import Equipment, Plant, PlantEquipment, PlantFile, parse_address
 from telemetry.profile import Profile
@@ -65,14 +65,12 @@ def make_profile() -> Profile:
 def make_driver(url: str, known: Sequence[bytes] = ()) -> MqttDriver:
     """The edge's driver of DEVICES devices."""
     profile = make_profile()
-    equipment = tuple(
-        Equipment(f"d{n}", profile, parse_address(f"{url}/plant/d{n}"), PlantEquipment(id=f"d{n}", profile="bench", address=f"{url}/plant/d{n}"))
-        for n in range(DEVICES)
-    )  # fmt: skip
+    entries = [PlantEquipment(id=f"d{n}", profile="bench", address=f"{url}/plant/d{n}") for n in range(DEVICES)]
+    equipment = tuple(Equipment(e.id, profile, parse_address(e.address), e) for e in entries)
     site = {"site": {"id": "s", "name": TEXT}, "equipment": [e.entry.model_dump() for e in equipment]}
     plant = Plant(PlantFile.model_validate(site), equipment)
     [driver] = make_drivers(
-        plant, equipment, SystemClock(), edge=EDGE, file="bench", health=Health("edge"), known=known
+        plant, equipment, SystemClock(), edge=EDGE, file="bench", health=Health("edge"), memory=make_memory(known, {})
     )
     return driver
 
@@ -116,7 +114,7 @@ async def subscribe_edge(url: str) -> None:
     driver = make_driver(url)
     task = asyncio.create_task(driver.run(lambda source, received, rows: True))
     await asyncio.sleep(0)  # It says first that it is not connected.
-    while driver.endpoint in driver.health.waiting_for:
+    while driver.endpoint in driver.health.waiting_for:  # noqa: ASYNC110 (health has no event)
         await asyncio.sleep(0.02)
     task.cancel()
     await asyncio.wait([task])

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edge.delivered import Delivered
 from edge.driver import Put
 from edge.mqtt_broker import CONNECT_TIMEOUT_S, Broker, make_broker
-from edge.mqtt_decode import RETAINED, MqttSource
+from edge.mqtt_decode import MqttSource
 from edge.mqtt_session import FINISH_S, Session
-from edge.subscriptions import Listening, Messages, Subscription, subscribe
+from edge.presence import Listening
+from edge.subscriptions import Memory, Messages, Subscription, subscribe
 from telemetry.clock import Clock
 from telemetry.plant import Equipment, Plant
 from telemetry.service import Health
@@ -45,7 +45,7 @@ class MqttDriver:
 
     def unreachable(self, now_us: int) -> Mapping[str, int]:
         """See PushingDriver."""
-        return self.source.listening.unreachable(now_us)
+        return self.source.listening.unreachable(now_us, self.clock.monotonic_s())
 
     async def run(self, put: Put) -> None:
         """See PushingDriver. Raises what the session's thread fails with."""
@@ -67,10 +67,10 @@ class MqttDriver:
         assert self._put is not None  # noqa: S101
         return self._put(self.source, messages, sum([s.rows for s in messages.subscriptions]))
 
-    def _heard(self, subscriptions: Sequence[Subscription], received_us: int) -> None:
-        heard_us = self.source.listening.heard_us
+    def _heard(self, subscriptions: Sequence[Subscription]) -> None:
+        heard_s, now_s = self.source.listening.heard_s, self.clock.monotonic_s()
         for subscription in subscriptions:
-            heard_us[subscription.equipment] = received_us
+            heard_s[subscription.equipment] = now_s
 
     def _tell(self, why: str | None) -> None:
         """To the health of the service, on its own thread."""
@@ -91,44 +91,26 @@ def make_drivers(
     edge: str,
     file: str,
     health: Health,
-    known: Iterable[bytes] = (),
-    state: Mapping[str, str] | None = None,
+    memory: Memory,
 ) -> list[MqttDriver]:
     """The drivers of all MQTT equipment, one for each broker. Raises ConfigError for a secret that is not there.
 
-    `known` are the keys of messages that were journaled before (Spool.delivered), oldest first; `state` is what was
-    journaled with readings (Spool.state).
+    `memory` outlives them: the next ones, of a changed plant file, are given the same.
     """
     brokers: dict[str, list[Equipment]] = {}
     for one in equipment:
         if not one.address.is_modbus:
             brokers.setdefault(one.address.endpoint, []).append(one)
-    keys = list(known)
-    return [_driver(plant, members, clock, edge, file, health, keys, state or {}) for members in brokers.values()]
-
-
-def _driver(
-    plant: Plant,
-    members: Sequence[Equipment],
-    clock: Clock,
-    edge: str,
-    file: str,
-    health: Health,
-    known: Sequence[bytes],
-    state: Mapping[str, str],
-) -> MqttDriver:
-    address = members[0].address
-    broker = make_broker(address, plant.endpoint(address), edge=edge, file=file)
-    subscriptions = subscribe(members, file=file, state=state)
-    listening = Listening(
-        {one.id: int(one.profile.silent_after_s * 1e6) for one in members},
-        {one.id: clock.now_us() for one in members},
-    )
-    delivered = Delivered()
-    delivered.remember(known)
-    names = {subscription.name for subscription in subscriptions.values()}
-    retained = {topic: key for topic in names if (key := state.get(RETAINED + topic))}
-    return MqttDriver(broker, subscriptions, MqttSource(listening, delivered, retained), clock, health)
+    drivers = []
+    for members in brokers.values():
+        address, now_s = members[0].address, clock.monotonic_s()
+        broker = make_broker(address, plant.endpoint(address), edge=edge, file=file)
+        listening = Listening(
+            {one.id: one.profile.silent_after_s for one in members}, {one.id: now_s for one in members}
+        )
+        subscriptions = subscribe(members, memory, file=file)
+        drivers.append(MqttDriver(broker, subscriptions, MqttSource(listening, memory, clock), clock, health))
+    return drivers
 
 
 def _run(session: Session, ended: asyncio.Future[None]) -> None:

@@ -18,13 +18,14 @@ import structlog
 
 from edge import metrics
 from edge.columns import Columns, join
-from edge.complaints import Complaints
-from edge.delivered import Delivered, key_of
+from edge.delivered import key_of
 from edge.driver import Decoded
 from edge.mqtt_packets import DUP, LIMIT, QOS_1, RETAIN, TOO_LARGE
 from edge.payload import Parsed, Refusal, Row
+from edge.presence import Listening
 from edge.shapes import NUMBERS, STRANGE, Ordinary, Shape
-from edge.subscriptions import Listening, Messages, Subscription, skew_key
+from edge.subscriptions import OFF, RETAINED, Memory, Messages, Subscription, skew_key
+from telemetry.clock import Clock
 from telemetry.messages import Event
 from telemetry.quality import GOOD, UNCERTAIN_CLOCK
 
@@ -32,8 +33,6 @@ log = structlog.get_logger()
 
 PART_ROWS: Final = 4_000
 """Most rows of one part: a part is never divided between records (edge.columns)."""
-RETAINED: Final = "retained/"
-"""Keys of the state: topic → key of the last retained message taken from it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,10 +40,8 @@ class MqttSource:
     """See edge.driver.Source. What it received are Messages."""
 
     listening: Listening
-    delivered: Delivered
-    retained: dict[str, str] = field(default_factory=dict)
-    """Topic → key of the last retained message."""
-    complaints: Complaints = field(default_factory=Complaints)
+    memory: Memory
+    clock: Clock
 
     @property
     def sender_keeps(self) -> bool:
@@ -118,7 +115,7 @@ class _Decoding:
                 return
             time_us = clock_us
             self._clock(sub, head, received_us, clock_us)
-        self._online(sub, received_us, None, head)
+        self._online(sub, None, head)
         found = self.ordinary.get(shape)
         if found is None:
             found = self.ordinary[shape] = Ordinary(shape), []
@@ -139,28 +136,28 @@ class _Decoding:
             return
         if parsed.clock_us is not None:
             self._clock(sub, head, received_us, parsed.clock_us)
-        self._online(sub, received_us, parsed.online, head)
+        self._online(sub, parsed.online, head)
         self.missing += parsed.missing
         if parsed.rows:
             self.rows.append((self.index, sub, parsed.rows))
         self.texts += [(sub.equipment, point, text, time_us) for point, text, time_us in parsed.texts]
         self.events += parsed.events
         for refusal in parsed.refusals:
-            self.events += self.source.complaints.about(sub.equipment, sub.name, refusal, received_us)
+            self.events += self.source.memory.complaints.about(sub.equipment, sub.name, refusal, received_us)
 
     def _is_first(self, sub: Subscription, payload: bytes, head: int) -> bool:
         """Whether a message with a time of its own was not taken before."""
         if head & RETAIN:
             key = key_of(sub.key_prefix, payload).hex()
-            if self.source.retained.get(sub.name) == key:
+            if self.source.memory.retained.get(sub.name) == key:
                 self.known += 1
                 return False
-            self.source.retained[sub.name] = self.state[RETAINED + sub.name] = key
+            self.source.memory.retained[sub.name] = self.state[RETAINED + sub.name] = key
         return not head & QOS_1 or self._is_new(sub, payload)
 
     def _is_new(self, sub: Subscription, payload: bytes) -> bool:
         key = key_of(sub.key_prefix, payload)
-        if self.source.delivered.is_new(key):
+        if self.source.memory.delivered.is_new(key):
             self.keys.append(key)
             return True
         self.known += 1
@@ -172,12 +169,12 @@ class _Decoding:
         event = sub.skew.note(received_us, clock_us)
         if event is not None:
             self.events.append(event)
-            self.state[skew_key(sub.equipment)] = "off" if event.on else ""
+            self.state[skew_key(sub.equipment)] = OFF if event.on else ""
 
-    def _online(self, sub: Subscription, received_us: int, online: bool | None, head: int) -> None:
+    def _online(self, sub: Subscription, online: bool | None, head: int) -> None:
         listening = self.source.listening
-        if online is not None or listening.off_us:
-            listening.word(sub.equipment, received_us, online, retained=bool(head & RETAIN))
+        if online is not None or listening.off_s:
+            listening.word(sub.equipment, self.source.clock.monotonic_s(), online, retained=bool(head & RETAIN))
 
     def decoded(self) -> Decoded:
         """What all of them said."""

@@ -92,8 +92,8 @@ class Session:
     subscriptions: Mapping[bytes, Subscription]
     take: Callable[[Messages], bool]
     """Hands messages to the journal. False where it has no room."""
-    heard: Callable[[Sequence[Subscription], int], None]
-    """Told of each live message and when it came (µs)."""
+    heard: Callable[[Sequence[Subscription]], None]
+    """Told of each live message as it comes."""
     tell: Callable[[str | None], None]
     """Told why there is no session, and None when there is one."""
     now_us: Callable[[], int]
@@ -238,7 +238,7 @@ class Session:
             kept = [place for place, subscription in enumerate(found) if subscription is not None]
             payloads, heads = [payloads[place] for place in kept], [heads[place] for place in kept]
         mine = [subscription for subscription in found if subscription is not None]
-        self.heard([s for s, head in zip(mine, heads, strict=True) if not head & RETAIN], received_us)
+        self.heard([s for s, head in zip(mine, heads, strict=True) if not head & RETAIN])
         self._backlog.append(Messages(received_us, mine, payloads, heads, b"".join(published.acks), line))
         self._backlog_bytes += sum(map(len, payloads))
 

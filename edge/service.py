@@ -29,6 +29,7 @@ from edge.reload import Reload
 from edge.schedule import Rota
 from edge.spool import Spool
 from edge.stamps import Stamps, machine_stamps
+from edge.subscriptions import make_memory
 from telemetry.errors import ConfigError, Fault
 from telemetry.files import load_plant
 from telemetry.log import open_log
@@ -193,13 +194,11 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
 def _fleet(
     settings: Settings, stamps: Stamps, journal: Journal, state: dict[str, str], health: Health, devices: int
 ) -> Fleet:
-    known = journal.spool.delivered()
+    memory = make_memory(journal.spool.delivered(), state)
 
     def pushing(plant: Plant, equipment: Sequence[Equipment]) -> Sequence[PushingDriver]:
         file = str(settings.plant)
-        return make_drivers(
-            plant, equipment, stamps, edge=settings.edge, file=file, health=health, known=known, state=state
-        )
+        return make_drivers(plant, equipment, stamps, edge=settings.edge, file=file, health=health, memory=memory)
 
     async def mind(gone: Sequence[Equipment], new: Sequence[Equipment]) -> None:
         await journal.call(lambda _: journal.intake.mind(gone, new))

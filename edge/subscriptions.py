@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
-from edge.delivered import prefix_of
+from edge.complaints import Complaints
+from edge.delivered import Delivered, prefix_of
 from edge.payload import ListTopic, StateTopic
 from edge.shapes import Shape, make_shape, shape_key
 from edge.skew import Skew
@@ -14,6 +15,11 @@ from edge.topics import Topic, make_topics
 from telemetry.errors import ConfigError, Fault
 from telemetry.name_block import NameBlock
 from telemetry.plant import Equipment
+
+RETAINED: Final = "retained/"
+"""Keys of the state: topic → key of the last retained message taken from it."""
+OFF: Final = "off"
+"""What the state says of a clock that is off (see skew_key)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,39 +65,41 @@ class Messages:
     line: Line
 
 
-@dataclass(slots=True)
-class Listening:
-    """What is known of each equipment's presence. Times are µs of the wall clock."""
+@dataclass(slots=True, eq=False)
+class Memory:
+    """What of MQTT outlives a driver: a changed plant file makes new ones. Used where messages are decoded."""
 
-    silent_after_us: Mapping[str, int]
-    heard_us: dict[str, int]
-    """Written by the connection's thread: a message that waits to be decoded was heard."""
-    off_us: dict[str, int] = field(default_factory=dict)
-    """Written where messages are decoded, in their order."""
+    delivered: Delivered = field(default_factory=Delivered)
+    retained: dict[str, str] = field(default_factory=dict)
+    """Topic → key of the last retained message that was taken from it."""
+    skews: dict[str, Skew] = field(default_factory=dict)
+    """By equipment."""
+    complaints: Complaints = field(default_factory=Complaints)
+    state: Mapping[str, str] = field(default_factory=dict)
+    """What was journaled with readings before this run."""
 
-    def word(self, equipment: str, received_us: int, online: bool | None, *, retained: bool) -> None:
-        """A message was read. A retained one says nothing about now, except that a last will holds until the next word."""
-        if online is False:
-            self.off_us.setdefault(equipment, received_us)
-        elif online or not retained:
-            self.off_us.pop(equipment, None)
-
-    def unreachable(self, now_us: int) -> dict[str, int]:
-        """Equipment that said it is off, or nothing for too long → since when."""
-        silent = {
-            equipment: heard
-            for equipment, heard in self.heard_us.items()
-            if now_us - heard > self.silent_after_us[equipment]
-        }
-        return {**silent, **self.off_us}
+    def skew(self, equipment: str, limit_us: int) -> Skew:
+        """The clock of an equipment, as it was last found."""
+        old = self.skews.get(equipment)
+        is_off = old.is_off if old is not None else self.state.get(skew_key(equipment)) == OFF
+        self.skews[equipment] = Skew(equipment, limit_us, is_off)
+        return self.skews[equipment]
 
 
-def subscribe(members: Iterable[Equipment], *, file: str, state: Mapping[str, str]) -> dict[bytes, Subscription]:
+def make_memory(known: Iterable[bytes], state: Mapping[str, str]) -> Memory:
+    """From the keys of messages that were journaled (Spool.delivered, oldest first) and the state (Spool.state)."""
+    memory = Memory(state=state)
+    memory.delivered.remember(known)
+    memory.retained = {k.removeprefix(RETAINED): v for k, v in state.items() if k.startswith(RETAINED)}
+    return memory
+
+
+def subscribe(members: Iterable[Equipment], memory: Memory, *, file: str) -> dict[bytes, Subscription]:
     """The topics of all equipment behind one broker. Raises ConfigError where two have one topic."""
     shapes: dict[object, Shape | None] = {}
     found: dict[bytes, Subscription] = {}
     for one in members:
-        for subscription in _of(one, shapes, state):
+        for subscription in _of(one, shapes, memory):
             first = found.setdefault(subscription.name.encode(), subscription)
             if first.equipment != one.id:
                 expected = f"a topic of its own, not {first.equipment}'s"
@@ -104,9 +112,9 @@ def skew_key(equipment: str) -> str:
     return f"skew/{equipment}"
 
 
-def _of(one: Equipment, shapes: dict[object, Shape | None], state: Mapping[str, str]) -> list[Subscription]:
+def _of(one: Equipment, shapes: dict[object, Shape | None], memory: Memory) -> list[Subscription]:
     topics = make_topics(one.id, one.profile)
-    skew = Skew(one.id, round(one.profile.mqtt.max_skew_s * 1e6), state.get(skew_key(one.id)) == "off")
+    skew = memory.skew(one.id, round(one.profile.mqtt.max_skew_s * 1e6))
     made = []
     for below, topic in topics.by_name.items():
         name, shape, rows = f"{one.address.prefix}/{below}", None, 1

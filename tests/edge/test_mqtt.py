@@ -18,6 +18,7 @@ from edge.columns import Columns
 from edge.driver import Decoded, Source
 from edge.mqtt import MqttDriver, make_drivers
 from edge.mqtt_broker import make_broker
+from edge.subscriptions import make_memory
 from telemetry.clock import SystemClock, iso
 from telemetry.errors import ConfigError
 from telemetry.messages import Event
@@ -116,7 +117,13 @@ def make_driver(
     }
     plant = Plant(PlantFile.model_validate(site), equipment)
     [driver] = make_drivers(
-        plant, equipment, SystemClock(), edge="edge-1", file="plant.yaml", health=Health("edge"), known=known
+        plant,
+        equipment,
+        SystemClock(),
+        edge="edge-1",
+        file="plant.yaml",
+        health=Health("edge"),
+        memory=make_memory(known, {}),
     )
     return driver
 
