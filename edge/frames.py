@@ -29,6 +29,7 @@ READS: Final[dict[str, type[ModbusPDU]]] = {
 READ_FUNCTIONS: Final = frozenset({1, 2, 3, 4})
 MBAP_BYTES: Final = 7
 PDU_MAX: Final = 253
+RTU_MIN: Final = 5
 RTU_MAX: Final = 256
 EXCEPTION: Final = 0x80
 
@@ -142,7 +143,7 @@ class Mbap:
 class Rtu:
     """MODBUS over serial line, RTU mode; on a serial line or through a serial server.
 
-    A line has noise: a frame whose checksum is right is taken wherever it begins.
+    A line has noise: a frame whose checksum is right is taken wherever it begins, and what can begin none is dropped.
     """
 
     transactions = False
@@ -152,23 +153,36 @@ class Rtu:
         return asked.rtu
 
     def cut(self, received: bytes) -> tuple[list[Answer], bytes]:
-        """See Framing."""
-        for at in range(max(len(received) - 4, 0)):
+        """See Framing. Noise is no error here: it is dropped."""
+        answers: list[Answer] = []
+        at = first = 0
+        while at <= len(received) - RTU_MIN:
             end = at + _rtu_length(received, at)
             if at < end <= len(received) and crc(received[at : end - 2]) == received[end - 2 : end]:
-                body = received[at + 2 : end - 2]
-                return [Answer(received[at], 0, received[at + 1], body)], received[end:]
-        if len(received) > RTU_MAX:
-            raise Unreadable(f"unusable answer: {len(received)} bytes without a frame, {_shown(received, 0)}")
-        return [], received
+                answers.append(Answer(received[at], 0, received[at + 1], received[at + 2 : end - 2]))
+                at = first = end
+            else:
+                at += 1
+        while first < len(received) and not _may_begin(received, first):
+            first += 1
+        return answers, received[first:]
 
 
 def _rtu_length(received: bytes, at: int) -> int:
     """Bytes of the frame that begins at `at`; 0 where none can."""
     function = received[at + 1]
     if function in READ_FUNCTIONS:
-        return 5 + received[at + 2]
+        length = 5 + received[at + 2]
+        return length if length <= RTU_MAX else 0
     return 5 if function & EXCEPTION and function & ~EXCEPTION in READ_FUNCTIONS else 0
+
+
+def _may_begin(received: bytes, at: int) -> bool:
+    """Whether the bytes from `at` on may be the beginning of a frame that is not whole yet."""
+    left = len(received) - at
+    if left < 3:
+        return left < 2 or received[at + 1] & ~EXCEPTION in READ_FUNCTIONS
+    return left < _rtu_length(received, at)
 
 
 def _shown(received: bytes, at: int) -> str:
