@@ -18,17 +18,19 @@ from typing import Final, Protocol
 
 from telemetry.clock import Clock
 
-GRID_S: Final = 0.02
-"""Slots are at least so far apart."""
+GRID_S: Final = 0.1
+"""Slots are at least so far apart: a slot of 20 ms costs each answer half as much CPU again (docs/benchmarks.md)."""
+SLOTS_MIN: Final = 4
+"""A fleet that polls faster than that has so many slots all the same."""
 LOOK_S: Final = 1.0
 """A slot that is added while everybody sleeps is seen within this time."""
-TOGETHER: Final = 4
+TOGETHER: Final = 8
 """A small fleet has a slot for about so many devices."""
 
 
 def slots_for(devices: int, interval_s: float) -> int:
     """How many slots an interval has for so many devices."""
-    return max(1, min(math.ceil(devices / TOGETHER), math.floor(interval_s / GRID_S)))
+    return max(1, min(math.ceil(devices / TOGETHER), max(math.floor(interval_s / GRID_S), SLOTS_MIN)))
 
 
 def phase_of(name: str, interval_s: float, slots: int) -> float:
