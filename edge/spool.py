@@ -91,13 +91,13 @@ class Spool:
     def _load(self) -> None:
         self._bounds.load()
         self._keys.load()
+        self._clock.load()
         self._position = self.last_position()
+        self._reader.fill_tail()
         with self._transaction():
-            self._clock.load()
             self._ledger.load()
             self._release()
             self._clock.mark()
-        self._reader.fill_tail()
 
     def close(self) -> None:
         """Closes the file; what was journaled stays."""
@@ -247,7 +247,7 @@ class Spool:
             yield
             went = self._bounds.keep(self._at_s)
             if self.seq > seq:
-                self._ledger.commit(self.seq - 1, self._counted, wall_us=self._clock.wall_us, at_s=self._at_s)
+                self._ledger.commit(self.seq - 1, self._counted, wall_us=self._clock.wall_us(), at_s=self._at_s)
             self._at("before commit")
             self._db.execute("COMMIT")
         except BaseException:

@@ -76,18 +76,21 @@ class SpoolClock:
         """Now, by the clock that never steps."""
         return int(self._age_base_s + (self.stamps.since_boot_us() - self._opened_us) / _US)
 
-    @property
     def wall_us(self) -> int:
-        """Now, as best it is known; 0 while it is not."""
-        return self.stamps.log_us() or 0
+        """Now, as best it is known; 0 while it is not. A clock that was set is remembered, should it be unset again."""
+        offset = self.stamps.offset()
+        if offset is None:
+            return 0
+        if offset.exact:
+            self.stamps.estimate_us = offset.us
+        return self.stamps.since_boot_us() + offset.us
 
     def mark(self) -> None:
         """Keeps what the next opening needs."""
-        offset = self.stamps.offset()
-        wall_us = self.wall_us if self.stamps.is_set else max(self.wall_us, self.stamps.floor_us)
+        wall_us = self.wall_us() or self.stamps.floor_us
         self.db.execute(
             "INSERT OR REPLACE INTO mark VALUES (0, ?, ?, ?, ?)",
-            (wall_us, self.age_s, self.stamps.boot, None if offset is None else offset.us),
+            (wall_us, self.age_s, self.stamps.boot, self.stamps.estimate_us),
         )
 
     def hold(self, one: Provisional) -> None:

@@ -46,7 +46,7 @@ class Stamps:
     hold_s: float = 60.0
     """Readings wait so long for the clock to be set; then they go out with estimated times."""
     estimate_us: int | None = None
-    """Wall time at boot as it is estimated, once readings are no longer held for the clock."""
+    """Wall time at boot: as it was while the clock was set, or as it is estimated once readings are not held any longer."""
 
     @property
     def speed(self) -> float:
