@@ -56,19 +56,25 @@ class Learned:
         self.refused |= alone
         return bool(alone)
 
-    def mend(self, request: Request, whole: Request) -> None:
-        """What was broken inside `whole` only led to the one point that is refused: it is whole again, but for that."""
+    def mend(self, whole: Request, points: Mapping[str, ModbusPoint]) -> None:
+        """What was broken inside `whole` only led to the points that are refused: it is whole again, but for those."""
         inside = range(whole.address + 1, whole.address + whole.count)
-        own = {(request.table, request.address), (request.table, request.address + request.count)}
-        self.breaks = {b for b in self.breaks if b[0] != whole.table or b[1] not in inside or b in own} | {
-            b for b in own if b[1] in inside
-        }
+        own = {b for name in self.refused & set(points) for b in _round(points[name])}
+        self.breaks = {b for b in self.breaks | own if b in own or b[0] != whole.table or b[1] not in inside}
 
-    def shorten(self, count: int) -> bool:
-        """A request of so many registers is too long. Whether shorter ones are possible."""
-        if count <= SHORTEST:
+    def accept(self, request: Request, points: Mapping[str, ModbusPoint]) -> None:
+        """The device answers what it refused: it is read with the others again."""
+        self.refused -= set(request.points)
+        needed = {b for name in self.refused & set(points) for b in _round(points[name])}
+        self.breaks -= {b for name in request.points for b in _round(points[name])} - needed
+
+    def shorten(self, request: Request) -> bool:
+        """A request of registers is too long for the device. Whether shorter ones are possible, and not tried yet."""
+        longest = max(request.count // 2, SHORTEST)
+        is_short = request.count <= SHORTEST or len(request.points) == 1 or request.table in BIT_TABLES
+        if is_short or (self.longest is not None and longest >= self.longest):
             return False
-        self.longest = max(count // 2, SHORTEST)
+        self.longest = longest
         return True
 
     def spell(self, fingerprint: str) -> str:
@@ -92,6 +98,11 @@ def read_learned(text: str | None, fingerprint: str) -> Learned:
         return Learned({(str(t), int(a)) for t, a in kept["breaks"]}, set(map(str, kept["refused"])), kept["longest"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return Learned()
+
+
+def _round(point: ModbusPoint) -> set[tuple[str, int]]:
+    """The breaks before and after a point."""
+    return {(point.table, point.address), (point.table, point.address + point.registers)}
 
 
 def _where(spans: Sequence[tuple[int, int]]) -> int | None:

@@ -87,19 +87,29 @@ class Group:
     _silent: int = 0
     _begun_s: float | None = None
     _strikes: dict[Request, int] = field(default_factory=dict)
+    _probed: bool = False
+    """Whether the probe of this cycle was answered."""
+    _again: bool = False
+    """Whether this cycle asks for refused points."""
     _refused_s: float = 0.0
+    """When they were asked for last."""
+    _new_plan: Plan | None = None
+    """From the next cycle on: what is under way goes on as it was begun."""
 
     def begin(self, done: Callable[[Outcome], None], *, probe: bool) -> bool:
         """See PollingDriver.begin."""
         if self.busy:
             return False
         # A device that has not answered lately is asked for one point first: long requests may be what it cannot.
+        if self._new_plan is not None:
+            self.plan, self._new_plan = self._new_plan, None
         at = -1 if probe and self.plan.probe is not None else 0
         self.busy, self._at, self._probe, self._done, self._silent = True, at, probe, done, 0
-        self._payloads, self._times_us, self._begun_s = [], [], None
+        self._payloads, self._times_us, self._begun_s, self._probed = [], [], None, False
+        self._again = any(self.plan.refused) and self._ask_refused()
         if self._failures:
             self._failures = {}
-        self._ask()
+        self._go_on()
         return True
 
     # ---- told by the lane
@@ -114,13 +124,12 @@ class Group:
         device = self.device
         if device.bus.shared:
             device.bus.note(device.unit, took_s)
-        device.heard = True
         self._silent = 0
         if self._at >= 0:
             self._payloads.append(payload)
             self._times_us.append(time_us)
         else:
-            device.probed = True
+            self._probed = True
         self._at += 1
         self._go_on()
 
@@ -128,14 +137,14 @@ class Group:
         """See Asker."""
         device = self.device
         if failure.answered:
-            device.heard, self._silent = True, 0
+            self._silent = 0
         else:
             device.bus.overdue(device.unit)
             self._silent += 1
         if self._at < 0:
-            device.probed, self._at = failure.answered, 0
+            self._probed, self._at = failure.answered, 0
             if failure.answered:  # an exception is a sign of life
-                self._ask()
+                self._go_on()
                 return
             self._silent = device.give_up
         self._fail(failure, time_us)
@@ -150,7 +159,19 @@ class Group:
 
     # ---- the cycle
 
+    def plan_anew(self) -> Plan:
+        """Plans by what is known now; for a cycle that is under way nothing changes."""
+        made = self.device.planned(self.points)
+        self._strikes.clear()
+        if self.busy:
+            self._new_plan = made
+        else:
+            self.plan, self._new_plan = made, None
+        return made
+
     def _go_on(self) -> None:
+        while 0 <= self._at < len(self.plan.queries) and self.plan.refused[self._at] and not self._again:
+            self._fail(_REFUSED, self.device.clock.now_us())
         if self._at == len(self.plan.queries):
             self._finish()
         else:
@@ -161,19 +182,15 @@ class Group:
         if at < 0:
             assert self.plan.probe is not None  # noqa: S101
             device.bus.ask(self, self.plan.probe, device.timeout_s, probe=True)
-        elif self.plan.refused[at] and not self._again():
-            self._fail(_REFUSED, device.clock.now_us())
-            self._go_on()
         else:
             device.bus.ask(self, self.plan.queries[at], device.timeout_s, probe=self._probe)
 
-    def _again(self) -> bool:
-        """Whether it is time to ask for refused points."""
+    def _ask_refused(self) -> bool:
+        """Whether it is time to ask for refused points. Always where there may be nothing else to ask a silent device."""
         now_s = self.device.clock.monotonic_s()
-        if now_s - self._refused_s < REFUSED_S and self._refused_s:
+        if now_s - self._refused_s < REFUSED_S and not self._probe:
             return False
-        if all(self.plan.refused[self._at + 1 :]) or self._at == len(self.plan.queries) - 1:
-            self._refused_s = now_s
+        self._refused_s = now_s
         return True
 
     def _fail(self, failure: Failure, time_us: int) -> None:
@@ -188,7 +205,9 @@ class Group:
         self.busy = False
         device, made = self.device, self.plan
         frame = Frame(device.equipment, made.block, self._payloads, self._times_us)
-        if not self._failures:
+        if not self._failures and not self._again:
+            if self._strikes:
+                self._strikes.clear()
             outcome = Outcome(made.layout, frame, len(made.layout.points), len(made.queries), 0, begun_s=self._begun_s)
         else:
             outcome = self._troubled(frame)
@@ -198,7 +217,7 @@ class Group:
             done(outcome)
 
     def _troubled(self, frame: Frame) -> Outcome:
-        """The outcome of a cycle of which some requests failed."""
+        """The outcome of a cycle of which some requests failed, or of which something is to be learned."""
         made, failures = self.plan, self._failures
         frame.qualities = [failures[i].quality if i in failures else 0 for i in range(len(made.queries))]
         tried = {i: f for i, f in failures.items() if f is not _NOT_TRIED and f is not _REFUSED}
@@ -216,21 +235,27 @@ class Group:
     def _learn(self, tried: Mapping[int, Failure]) -> bool:
         """Whether something was learned of the device: its groups are planned anew."""
         learned, changed = self.device.learned, False
-        for i, failure in tried.items():
-            request = self.plan.requests[i]
-            if failure.exception in _REFUSALS and not self.plan.refused[i]:
+        for i, request in enumerate(self.plan.requests):
+            failure = tried.get(i)
+            if failure is None:
+                if self._payloads[i] is not None:
+                    self._strikes.pop(request, None)
+                    if self.plan.refused[i]:
+                        learned.accept(request, self.device.points)
+                        changed = True
+            elif failure.exception in _REFUSALS and not self.plan.refused[i]:
                 changed |= learned.split(request, self.points)
                 if set(request.points) <= learned.refused:
-                    learned.mend(request, self.device.whole(self, request))
-            elif failure.outcome == "timeout" and request.count > SHORTEST and self._short_is_answered():
+                    learned.mend(self.device.whole(self, request), self.device.points)
+            elif failure.outcome == "timeout" and self._short_is_answered():
                 self._strikes[request] = self._strikes.get(request, 0) + 1
                 if self._strikes[request] >= STRIKES:
-                    changed |= learned.shorten(request.count)
+                    changed |= learned.shorten(request)
         return changed
 
     def _short_is_answered(self) -> bool:
         """Whether the device has answered lately, so that a time-out is not its silence."""
-        return any(payload is not None for payload in self._payloads) or self.device.probed
+        return self._probed or any(payload is not None for payload in self._payloads)
 
 
 @dataclass(slots=True, eq=False)
@@ -251,16 +276,17 @@ class ModbusDevice:
     kept: dict[str, str]
     """What is known of all equipment, as it is journaled; what this one learns is added."""
     close_after_cycle: bool = False
-    heard: bool = False
-    """Whether the device has answered anything since the connection was made."""
-    probed: bool = False
-    """Whether its last probe, of one point, was answered."""
     groups: list[Group] = field(default_factory=list)
 
     @property
     def intervals_s(self) -> Sequence[float]:
         """See PollingDriver."""
         return [group.interval_s for group in self.groups]
+
+    @property
+    def points(self) -> dict[str, ModbusPoint]:
+        """All that is read of it."""
+        return {name: point for group in self.groups for name, point in group.points.items()}
 
     @property
     def give_up(self) -> int:
@@ -293,12 +319,9 @@ class ModbusDevice:
 
     def relearned(self, time_us: int) -> tuple[tuple[Event, ...], dict[str, str]]:
         """Plans anew by what was learned; returns the event that tells of it, and what is to be kept."""
-        for group in self.groups:
-            group.plan = self.planned(group.points)
-            group._strikes.clear()
-        learned = self.learned
+        learned, plans = self.learned, [group.plan_anew() for group in self.groups]
         shown = {
-            "requests": sum(len(group.plan.requests) for group in self.groups),
+            "requests": sum(len(made.requests) for made in plans),
             "breaks": [f"{table} {address}" for table, address in sorted(learned.breaks)],
             "refused": sorted(learned.refused),
             "longest": learned.longest or 0,
@@ -371,5 +394,6 @@ def make_device(
         quirks.close_after_cycle,
     )
     for interval_s, points in sorted(poll_groups(equipment, base=quirks.address_base).items()):
-        device.groups.append(Group(device, interval_s, points, device.planned(points)))
+        group = Group(device, interval_s, points, device.planned(points), _refused_s=clock.monotonic_s())
+        device.groups.append(group)
     return device
