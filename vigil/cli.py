@@ -157,6 +157,27 @@ def check(plants: tuple[Path, ...], profiles_dir: Path | None) -> None:
     click.echo(f"{len(plants)} file{'s' if len(plants) > 1 else ''} checked, no fault", err=True)
 
 
+@vigil.command(epilog=example("vigil plan", "vigil plan boiler-07 --plant my-plant.yaml --state /var/lib/vigil"))
+@click.argument("equipment", nargs=-1)
+@PLANT
+@STATE
+@JSON
+def plan(equipment: tuple[str, ...], plant: Path | None, state_dir: Path | None, as_json: bool) -> None:
+    """What is asked of each Modbus device, and what was learned of it. Connects to nothing."""
+    from edge.plans import plans
+    from edge.service import plant_of, spool_path
+
+    settings = load_settings(plant=plant, state_dir=state_dir)
+    rows = plans(plant_of(settings), settings.edge, spool_path(settings), only=equipment)
+    if as_json:
+        click.echo(json.dumps([row.as_dict() for row in rows], ensure_ascii=False))
+        return
+    click.echo(f"{'equipment':<20} {'every':>8} {'table':<9} {'address':>7} {'count':>5} {'points':>6} learned")
+    for row in rows:
+        places = f"{row.table:<9} {row.address:>7} {row.count:>5} {len(row.points):>6}"
+        click.echo(f"{row.equipment:<20} {row.every_s:>6g} s {places} {row.learned}".rstrip())
+
+
 @vigil.command(epilog=example("vigil probe modbus+tcp://10.0.0.5:502/3 --profile sola-boiler"))
 @click.argument("address")
 @click.option("--profile", required=True, help="Name of a profile, or path of its file.")
