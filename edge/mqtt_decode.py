@@ -88,49 +88,43 @@ class _Decoding:
         """One message, in turn."""
         self.index += 1
         self.kinds[2 if head & RETAIN else 1 if head & DUP else 0] += 1
-        good = UNCERTAIN_CLOCK if sub.skew.is_off else GOOD
-        shape = sub.shape
-        if shape is None or head & (RETAIN | TOO_LARGE):
-            self._exact(sub, payload, head, received_us, good)
-            return
+        if (
+            sub.shape is None
+            or head & (RETAIN | TOO_LARGE)
+            or not self._fast(sub, sub.shape, payload, head, received_us)
+        ):
+            self._exact(sub, payload, head, received_us)
+
+    def _fast(self, sub: Subscription, shape: Shape, payload: bytes, head: int, received_us: int) -> bool:
+        """Takes an ordinary message. False for any other."""
         try:
             content = orjson.loads(payload)
             cells = shape.values(content)
             clock_us = shape.time(content, received_us)
             said = shape.said(content) if shape.texts else ()
         except STRANGE:
-            self._exact(sub, payload, head, received_us, good)
-            return
+            return False
         if not NUMBERS.issuperset(map(type, cells)):
-            self._exact(sub, payload, head, received_us, good)
-            return
-        time_us = received_us
-        if clock_us is None:
-            good = GOOD
-        elif shape.receipt:
-            good = GOOD
-            self._clock(sub, head, received_us, clock_us)
-        else:
-            if head & QOS_1 and not self._is_new(sub, payload):
-                return
-            time_us = clock_us
+            return False
+        time_us, good = received_us, GOOD
+        if clock_us is not None:
+            if not shape.receipt:
+                if head & QOS_1 and not self._is_new(sub, payload):
+                    return True
+                time_us, good = clock_us, _good(sub)
             self._clock(sub, head, received_us, clock_us)
         self._online(sub, None, head)
         found = self.ordinary.get(shape)
         if found is None:
             found = self.ordinary[shape] = Ordinary(shape), []
-        messages, subs = found
-        messages.index.append(self.index)
-        messages.cells.append(cells)
-        messages.time_us.append(time_us)
-        messages.good.append(good)
-        subs.append(sub)
+        found[0].add(self.index, cells, time_us, good)
+        found[1].append(sub)
         if said:
-            equipment = sub.equipment
-            self.texts += [(equipment, p, t, time_us) for p, t in zip(shape.text_points, said, strict=True)]
+            self.texts += [(sub.equipment, p, t, time_us) for p, t in zip(shape.text_points, said, strict=True)]
+        return True
 
-    def _exact(self, sub: Subscription, payload: bytes, head: int, received_us: int, good: int) -> None:
-        parsed = _read(sub, payload, head, received_us, good)
+    def _exact(self, sub: Subscription, payload: bytes, head: int, received_us: int) -> None:
+        parsed = _read(sub, payload, head, received_us)
         timed = parsed.device_time_us is not None or (head & RETAIN and parsed.clock_us is not None)
         if timed and not self._is_first(sub, payload, head):
             return
@@ -196,11 +190,16 @@ class _Decoding:
         return _sorted(join([*made, exact]), order)
 
 
-def _read(sub: Subscription, payload: bytes, head: int, received_us: int, good: int) -> Parsed:
+def _good(sub: Subscription) -> int:
+    """Quality of what is good otherwise, under the device's own time."""
+    return UNCERTAIN_CLOCK if sub.skew.is_off else GOOD
+
+
+def _read(sub: Subscription, payload: bytes, head: int, received_us: int) -> Parsed:
     if head & TOO_LARGE:
         return Parsed(refusals=(Refusal("too-large", f"expected at most {LIMIT} bytes, found {payload.decode()}"),))
     try:
-        return sub.topic.read(payload, received_us, retained=bool(head & RETAIN), good=good)
+        return sub.topic.read(payload, received_us, retained=bool(head & RETAIN), good=_good(sub))
     except Exception as error:
         log.exception("payload not read", equipment=sub.equipment, topic=sub.name)
         return Parsed(refusals=(Refusal("unreadable", type(error).__name__),))

@@ -69,8 +69,10 @@ class PacketStream:
                     break
             after = body + length
             if length > self.limit:
-                at = self._oversized(data, at, body, after)
-                break
+                begun, at = at, self._oversized(data, at, body, after)
+                if at == begun:
+                    break
+                continue
             if after > size:
                 break
             if head & 0xF0 == _PUBLISH:

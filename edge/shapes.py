@@ -62,6 +62,8 @@ class Shape:
     text_points: tuple[str, ...]
     places: npt.NDArray[np.int32]
     """(fields,) index into the equipment's names."""
+    order: npt.NDArray[np.intp] | None
+    """(fields,) which cell is each field's; None where they lie in the order of the fields."""
     whole: Factors
     real: Factors
     alike: bool
@@ -112,12 +114,21 @@ class Ordinary:
     good: list[int] = field(default_factory=list)
     """Quality of what is good otherwise."""
 
+    def add(self, index: int, cells: tuple[Any, ...], time_us: int, good: int) -> None:
+        """The next message."""
+        self.index.append(index)
+        self.cells.append(cells)
+        self.time_us.append(time_us)
+        self.good.append(good)
+
     def judge(self) -> tuple[Float64, UInt8]:
         """(messages · fields,) values and qualities. Cost is per value some 10 ns, beside making the array."""
         shape = self.shape
         fields = len(shape.places)
         raw = np.fromiter(chain.from_iterable(self.cells), np.float64, len(self.cells) * fields)
         raw = raw.reshape(-1, fields)
+        if shape.order is not None:
+            raw = raw[:, shape.order]
         with np.errstate(all="ignore"):
             value = raw
             if shape.scaled:
@@ -134,33 +145,29 @@ class Ordinary:
         return value.ravel(), quality.ravel()
 
 
-def all_numbers(cells: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether every cell is a number, and no boolean."""
-    return set(map(type, chain.from_iterable(cells))) <= NUMBERS
-
-
 def make_shape(topic: PointTopic) -> Shape | None:
     """The shape of a topic's messages, or None where every message is read the exact way (lists, a nested time)."""
-    if not isinstance(topic, StateTopic) or len(topic.times.path) != 1:
-        return None
     numbers = [f for f in topic.fields if f.place >= 0]
-    plain = [f for f in numbers if f.map is None]
-    mapped = [f for f in numbers if f.map is not None]
-    texts = [f for f in topic.fields if f.place < 0]
-    if [*plain, *mapped, *texts] != list(topic.fields) or not numbers or any(not f.path for f in topic.fields):
+    if not isinstance(topic, StateTopic) or len(topic.times.path) != 1 or not numbers:
         return None
+    if any(not f.path for f in topic.fields):
+        return None
+    laid = sorted(numbers, key=lambda f: (f.map is not None, f.path[:-1]))
+    mapped = [f for f in laid if f.map is not None]
+    texts = [f for f in topic.fields if f.place < 0]
     whole = [f.whole if f.map is None else Scaling() for f in numbers]
     real = [f.real if f.map is None else Scaling() for f in numbers]
     return Shape(
         topic.times.path[0],
         topic.times.reader.to_us,
         topic.times.receipt,
-        _gets(plain),
+        _gets(laid[: len(laid) - len(mapped)]),
         _gets(mapped),
         tuple(_table(f.map or {}) for f in mapped),
         _gets(texts),
         tuple(f.point for f in texts),
         np.array([f.place for f in numbers], np.int32),
+        None if laid == numbers else np.array([laid.index(f) for f in numbers]),
         _factors(whole),
         _factors(real),
         whole == real,

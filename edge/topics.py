@@ -50,16 +50,14 @@ def make_topics(equipment: str, profile: Profile) -> Topics:
 
 
 def _points(topic: str, fields: list[Field], defaults: MqttDefaults) -> PointTopic:
-    """Fields are sorted as edge.shapes lays them out: plain numbers, maps, texts; each by where they lie."""
-    ordered = tuple(sorted(fields, key=lambda f: (f.place < 0, f.map is not None, f.path[:-1])))
     reader = make_time_reader(defaults.time_zone, defaults.time_format)
     times = Times(dotted(defaults.time_path), reader, defaults.clock == "receipt")
     listed = defaults.lists.get(topic)
     if listed is None:
-        return StateTopic(times, ordered)
+        return StateTopic(times, tuple(fields))
     name = dotted(listed.name) if listed.name is not None else None
     own = dotted(listed.time) if listed.time is not None else times.path
-    return ListTopic(times, ordered, dotted(listed.path), name, dotted(listed.value), own)
+    return ListTopic(times, tuple(fields), dotted(listed.path), name, dotted(listed.value), own)
 
 
 def _field(name: str, place: int, point: MqttPoint, defaults: MqttDefaults, bounds: tuple[float, float]) -> Field:
