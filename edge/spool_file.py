@@ -73,6 +73,7 @@ def open_file(path: Path, *, aside: str, at_s: int = 0) -> tuple[sqlite3.Connect
 
 def _connect(path: Path, at_s: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    db.text_factory = _text
     try:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file; else without effect
         db.execute("PRAGMA journal_mode = WAL")
@@ -90,6 +91,11 @@ def _connect(path: Path, at_s: int) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _text(found: bytes) -> str:
+    """Damage may make text of anything: it is for the reader to set aside, not for SQLite to fail at."""
+    return found.decode(errors="replace")
 
 
 def _migrate(db: sqlite3.Connection, path: Path, at_s: int) -> None:
