@@ -108,18 +108,26 @@ class Forwarder:
             return False
 
     async def _turn(self) -> bool:
-        """Sends a batch of what is new and, where it is time, one of back-fill. False where there was neither."""
+        """Sends a batch of what is new or, where nothing new waits, one of back-fill. False where there was neither."""
+        self._measure()
         if not self._new:
             self._new = self.journal.spool.tail.take(max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
-        sent = bool(self._new)
-        await self._send(self._new)
+        if self._new:
+            await self._send(self._new)
+            return True
         if not self._old and self._backfill_in() <= 0:
             self._old = await self._older()
             self._old_due_s = asyncio.get_running_loop().time() + self._cost_s(self._old)
             metrics.BACKFILLED.inc(len(self._old))
-        sent = sent or bool(self._old)
+        sent = bool(self._old)
         await self._send(self._old)
         return sent
+
+    def _measure(self) -> None:
+        spool = self.journal.spool
+        metrics.BACKLOG.set(spool.backlog_records)
+        metrics.HELD.set(spool.held)
+        metrics.DROPPED_EVENTS.set(spool.counts.dropped_events)
 
     async def _older(self) -> list[Stored]:
         if not self.journal.spool.has_backlog:
