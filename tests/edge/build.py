@@ -1,62 +1,69 @@
-"""Small profiles, plants and records for the edge's tests."""
+"""Layouts, readings and plants for the edge's tests."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from edge.decode import Decoder, make_decoder
+from edge.columns import Columns
+from edge.decode import Frame, RegisterLayout, make_layout
 from edge.plan import Limits, plan
 from telemetry.batch import SampleBatch, from_rows
-from telemetry.plant import Equipment, PlantEquipment, parse_address
-from telemetry.profile import Profile
+from telemetry.name_block import name_block
+from telemetry.names import signal_name, split_signal
+from telemetry.profile import ModbusPoint, Profile
+from tests.edge.profiles import NOW_US, TEXT, make_equipment, make_profile
+from tests.edge.readings import rows_of
 
-TEXT = {"zh": "点", "en": "point"}
-NOW_US = 1_795_000_000_000_000
-
-
-def make_profile(points: Mapping[str, Mapping[str, Any]], **more: Any) -> Profile:
-    """A profile with these points, each given as its further keys."""
-    return Profile.model_validate(
-        {
-            "profile": "test",
-            "version": 1,
-            "class": "boiler",
-            "class_name": TEXT,
-            "name": TEXT,
-            "points": {name: {"name": TEXT, **keys} for name, keys in points.items()},
-            **more,
-        }
-    )
+__all__ = [
+    "NOW_US", "TEXT", "batch_of", "columns_of_points", "frame_of", "layout_of", "make_equipment", "make_profile", "points_of",
+    "read", "values", "write_plant",
+]  # fmt: skip
 
 
-def make_equipment(name: str, profile: Profile, address: str, **more: Any) -> Equipment:
-    """One equipment at an address."""
-    entry = PlantEquipment(id=name, profile=profile.profile, address=address, **more)
-    return Equipment(name, profile, parse_address(address), entry)
+def points_of(profile: Profile) -> dict[str, ModbusPoint]:
+    """The points of a profile that lie in registers."""
+    return {name: p.modbus for name, p in profile.points.items() if p.modbus is not None}
 
 
-def one_decoder(profile: Profile, *, limits: Limits | None = None) -> Decoder:
-    """The decoder of all Modbus points of a profile, as equipment `e`."""
-    points = {name: p.modbus for name, p in profile.points.items() if p.modbus is not None}
-    return make_decoder("e", profile, plan(points, limits or Limits()))
+def layout_of(profile: Profile, *, limits: Limits | None = None) -> RegisterLayout:
+    """The layout of all Modbus points of a profile."""
+    points = points_of(profile)
+    return make_layout(profile, points, plan(points, limits or Limits()))
 
 
-def read(profile: Profile, *payloads: bytes) -> dict[str, tuple[float, int]]:
+def frame_of(layout: RegisterLayout, payloads: list[bytes | None], qualities: list[int] | None = None) -> Frame:
+    """The answers of a cycle of equipment `e`, the first request's at NOW_US, each 1 µs after the last."""
+    block = name_block([signal_name("e", point) for point in layout.points])
+    return Frame("e", block, payloads, [NOW_US + n for n in range(len(payloads))], qualities)
+
+
+def read(profile: Profile, *payloads: bytes, limits: Limits | None = None) -> dict[str, tuple[float, int]]:
     """Point → (value, quality) of these payloads."""
-    batch = one_decoder(profile).batch(list(payloads), [NOW_US] * len(payloads), [0] * len(payloads))
-    return values(batch)
+    layout = layout_of(profile, limits=limits)
+    return values(layout.decode([frame_of(layout, list(payloads))]).columns)
 
 
-def values(batch: SampleBatch) -> dict[str, tuple[float, int]]:
-    """Point → (value, quality) of a batch's rows."""
-    return {
-        batch.names[place].partition("/")[2]: (float(value), int(quality))
-        for place, value, quality in zip(batch.signal, batch.value, batch.quality, strict=True)
-    }
+def values(columns: Columns) -> dict[str, tuple[float, int]]:
+    """Point → (value, quality) of its last row."""
+    return {split_signal(signal)[1]: (value, quality) for signal, (_, value, quality) in rows_of(columns)}
+
+
+def columns_of_points(equipment: str, n: int, *, time_us: int = NOW_US, value: float = 1.0) -> Columns:
+    """`n` good samples of n points of an equipment."""
+    place = np.arange(n, dtype=np.int32)
+    return Columns(
+        [equipment],
+        [name_block([f"{equipment}/p{i}" for i in range(n)])],
+        np.array([n], np.int64),
+        place,
+        time_us + place.astype(np.int64),
+        np.arange(n, dtype=np.float64) + value,
+        np.full(n, 192, np.uint8),
+    )
 
 
 def batch_of(equipment: str, n: int, *, time_us: int = NOW_US, value: float = 1.0) -> SampleBatch:

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.decode import decode_text
+from edge.decode import Frame, decode_text
 from edge.plan import Limits, plan
 from edge.scaling import real_scaling, whole_scaling
 from telemetry.files import load_profile
 from telemetry.quality import BAD_COMMS, BAD_CONFIG, BAD_SENSOR, GOOD, UNCERTAIN_OUT_OF_RANGE
-from tests.edge.build import NOW_US, make_profile, one_decoder, read, values
+from tests.edge.build import NOW_US, frame_of, layout_of, make_profile, points_of, read, values
+from tests.edge.readings import rows_of
 
 
 def modbus(address: int, kind: str = "u16", **more: Any) -> dict[str, Any]:
@@ -85,8 +86,7 @@ def test_every_type_of_number_reads_as_the_specification_lays_it_out(
 
 def test_a_sola_boiler_reads_as_its_map_says() -> None:
     profile = load_profile("sola-boiler")
-    decoder = one_decoder(profile)
-    points = {n: p.modbus for n, p in profile.points.items() if p.modbus is not None}
+    points = points_of(profile)
     by_address = dict.fromkeys(range(0x100), 0)
     # Outlet 82.5 °C, fan 3450 rpm, flame 12.34 µA, inlet not connected, stack 145.0 °C, firing, run, lockout 67,
     # 70,000 burner cycles (high word first), 66 hours.
@@ -94,7 +94,7 @@ def test_a_sola_boiler_reads_as_its_map_says() -> None:
     by_address |= {0x0020: 50, 0x0021: 12, 0x0022: 67, 0x0080: 0x0001, 0x0081: 0x1170, 0x0082: 0, 0x0083: 66}
     requests = plan(points, Limits())
     payloads = [registers(*(by_address[a] for a in range(r.address, r.address + r.count))) for r in requests]
-    got = values(decoder_of(profile, payloads))
+    got = read(profile, *payloads)
     at = {p.address: n for n, p in points.items() if p.bit is None}
     assert got[at[0x0007]] == (82.5, GOOD)
     assert got[at[0x0009]] == (3450.0, GOOD)
@@ -108,16 +108,12 @@ def test_a_sola_boiler_reads_as_its_map_says() -> None:
     assert got[at[0x0022]][0] == 67.0
     assert got[at[0x0080]] == (70000.0, GOOD)
     assert got[at[0x0082]] == (66.0, GOOD)
-    assert len(decoder.names) == len(points)
-
-
-def decoder_of(profile: Any, payloads: list[bytes]) -> Any:
-    return one_decoder(profile).batch(payloads, [NOW_US] * len(payloads), [0] * len(payloads))
+    assert len(got) == len(points)
 
 
 def test_a_small_steam_boiler_reads_its_level_in_mm_and_its_floats_low_word_first() -> None:
     profile = load_profile("small-steam-boiler")
-    points = {n: p.modbus for n, p in profile.points.items() if p.modbus is not None}
+    points = points_of(profile)
     # Level −35 mm (0xFFDD); draft −20.5 Pa (C1A4 0000), air 1234.5 (449A 5000), gas 2500.0 (451C 4000), steam 0.6 MPa
     # (3F19 999A), each with its low word first.
     by_address = {
@@ -136,7 +132,7 @@ def test_a_small_steam_boiler_reads_its_level_in_mm_and_its_floats_low_word_firs
         registers(*(by_address[a] for a in range(r.address, r.address + r.count)))
         for r in plan(points, Limits(max_gap=2))
     ]
-    got = values(decoder_of(profile, payloads))
+    got = read(profile, *payloads)
     by_place = {p.address: got[n][0] for n, p in points.items()}
     assert by_place == {6: -35.0, 8: -20.5, 10: 1234.5, 12: 2500.0, 14: struct.unpack(">f", b"\x3f\x19\x99\x9a")[0]}
 
@@ -182,7 +178,7 @@ def test_a_float_that_is_no_number_is_a_bad_sensor_without_a_value(words: tuple[
     assert quality == BAD_SENSOR
 
 
-def test_a_value_outside_its_range_is_kept_as_read_and_marked_uncertain() -> None:
+def test_a_value_outside_its_range_is_kept_as_decodedand_marked_uncertain() -> None:
     profile = make_profile({"t": {**modbus(0, scale=0.1), "range": {"low": 0, "high": 120}}, "free": modbus(1)})
     assert read(profile, registers(1201, 9)) == {"t": (120.1, UNCERTAIN_OUT_OF_RANGE), "free": (9.0, GOOD)}
     assert read(profile, registers(1200, 9))["t"] == (120.0, GOOD)
@@ -190,31 +186,45 @@ def test_a_value_outside_its_range_is_kept_as_read_and_marked_uncertain() -> Non
 
 def test_strings_are_texts_of_their_registers_and_no_samples() -> None:
     profile = make_profile({"model": {**modbus(0, "string", length=4), "kind": "text"}, "x": modbus(4)})
-    decoder = one_decoder(profile)
-    payload = b"SOLA 7\0\0" + registers(5)
-    assert decoder.text_values([payload]) == [("model", "SOLA 7")]
-    assert decoder.names == ("e/x",)
+    layout = layout_of(profile)
+    decoded = layout.decode([frame_of(layout, [b"SOLA 7\0\0" + registers(5)])])
+    assert decoded.texts == [("e", "model", "SOLA 7", NOW_US)]
+    assert rows_of(decoded.columns) == [("e/x", (NOW_US, 5.0, GOOD))]
+    assert layout.decode([frame_of(layout, [None], [BAD_COMMS])]).texts == [], "not read, not said"
     assert decode_text(b"OSAL7 \0\0", swapped=True) == "SOLA 7"
     assert decode_text("锅炉".encode() + b"  ", swapped=False) == "锅炉"
     assert decode_text(b"\xff1", swapped=False) == "\\xff1"
 
 
 def test_points_of_a_failed_request_are_bad_with_its_reason_and_no_others() -> None:
-    profile = make_profile({"a": modbus(0), "b": modbus(100), "c": modbus(200, "f32")})
-    decoder = one_decoder(profile)
-    batch = decoder.batch([registers(7), None, None], [NOW_US, NOW_US + 1, NOW_US + 2], [0, BAD_CONFIG, BAD_COMMS])
-    got = values(batch)
+    layout = layout_of(make_profile({"a": modbus(0), "b": modbus(100), "c": modbus(200, "f32")}))
+    columns = layout.decode([frame_of(layout, [registers(7), None, None], [0, BAD_CONFIG, BAD_COMMS])]).columns
+    got = values(columns)
     assert got["a"] == (7.0, GOOD)
     assert {n: q for n, (v, q) in got.items() if math.isnan(v)} == {"b": BAD_CONFIG, "c": BAD_COMMS}
-    times = dict(zip(batch.names, batch.time_us, strict=True))
+    times = {signal: time_us for signal, (time_us, _, _) in rows_of(columns)}
     assert times == {"e/a": NOW_US, "e/b": NOW_US + 1, "e/c": NOW_US + 2}
 
 
-def test_the_dictionary_of_a_batch_is_one_object_in_every_cycle() -> None:
-    decoder = one_decoder(make_profile({"x": modbus(0)}))
-    first, second = (decoder.batch([registers(n)], [NOW_US], [0]) for n in (1, 2))
-    assert first.names is second.names
-    assert not first.value.flags.writeable
+def test_the_names_of_a_devices_readings_are_one_object_in_every_cycle() -> None:
+    layout = layout_of(make_profile({"x": modbus(0)}))
+    first = frame_of(layout, [registers(1)])
+    second = Frame("e", first.block, [registers(2)], [NOW_US])
+    columns = layout.decode([first, second]).columns
+    assert columns.blocks[0] is columns.blocks[1] is first.block
+    assert [value for _, (_, value, _) in rows_of(columns)] == [1.0, 2.0]
+
+
+def test_many_devices_decoded_at_once_decodedas_each_by_itself() -> None:
+    profile = make_profile({"a": modbus(0, "i16"), "b": modbus(50, "f32"), "c": modbus(1, not_available=[9])})
+    layout = layout_of(profile)
+    frames = [
+        frame_of(layout, [registers(0xFFFF, n), registers(0x47F1, 0x2000) if n % 3 else None], [0, BAD_COMMS])
+        for n in range(12)
+    ]
+    whole = layout.decode(frames).columns
+    apart = [layout.decode([frame]).columns for frame in frames]
+    assert repr(rows_of(whole)) == repr([row for columns in apart for row in rows_of(columns)])
 
 
 # ---- scale and offset
@@ -274,10 +284,8 @@ def layouts(draw: st.DrawFn) -> tuple[dict[str, dict[str, Any]], bytes]:
 def test_decoding_agrees_with_a_loop_over_struct(layout: tuple[dict[str, dict[str, Any]], bytes]) -> None:
     points, memory = layout
     profile = make_profile(points)
-    requests = plan({n: p.modbus for n, p in profile.points.items() if p.modbus}, Limits())
-    payloads = [memory[r.address * 2 : (r.address + r.count) * 2] for r in requests]
-    decoder = one_decoder(profile)
-    got = values(decoder.batch(payloads, [NOW_US] * len(payloads), [0] * len(payloads)))
+    requests = plan(points_of(profile), Limits())
+    got = read(profile, *(memory[r.address * 2 : (r.address + r.count) * 2] for r in requests))
     for name, keys in points.items():
         expected = naive(keys["modbus"], memory)
         value, quality = got[name]

@@ -7,17 +7,18 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge.driver import Reading
-from edge.journal import LINGER_S, Journal
+from edge.columns import Columns
+from edge.journal import LINGER_S, QUIET_S, Journal
 from edge.spool import Spool
 from telemetry.arrow_read import decode_samples
-from telemetry.batch import SampleBatch
 from telemetry.messages import Event, Heartbeat, Kind
 from telemetry.wire import decode_events, encode_heartbeat
-from tests.edge.build import NOW_US, batch_of
+from tests.edge.build import NOW_US, columns_of_points
+from tests.edge.sources import Given, Thing, journal_in
 from tests.fixtures.waiting import until
 
 BIG = 1 << 30
@@ -26,7 +27,7 @@ BIG = 1 << 30
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     troubles: list[str | None] = []
-    made = Journal(Spool(tmp_path / "s.sqlite", edge="edge-1", epoch=1, max_bytes=BIG), troubles.append)
+    made = journal_in(tmp_path, trouble=troubles.append)
     made.start()
     try:
         yield made
@@ -34,8 +35,17 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
         await made.close()
 
 
+POLLED, MESSAGES = Given(), Given(sender_keeps=True)
+
+
+def put(journal: Journal, n: int, *, equipment: str = "e", source: Given = POLLED, **more: Any) -> bool:
+    """Puts n samples."""
+    time_us = more.pop("time_us", NOW_US)
+    return journal.put(source, Thing(columns_of_points(equipment, n, time_us=time_us), **more), n)
+
+
 async def records(journal: Journal) -> list[tuple[Kind, int]]:
-    stored = await journal.read(0, max_records=10_000, max_bytes=BIG)
+    stored = await journal.call(lambda spool: spool.read(0, max_records=10_000, max_bytes=BIG))
     return [(s.encoded.kind, s.encoded.count) for s in stored]
 
 
@@ -45,14 +55,14 @@ def troubles_of(journal: Journal) -> list[str | None]:
     return found
 
 
-async def durable_after(journal: Journal, batch: SampleBatch) -> float:
+async def durable_after(journal: Journal, columns: Columns, source: Given = POLLED) -> float:
     """Seconds until a reading was durable."""
     done, loop, began = asyncio.Event(), asyncio.get_running_loop(), time.monotonic()
 
     def finished() -> None:
         loop.call_soon_threadsafe(done.set)
 
-    journal.put(Reading("e", batch), finished)
+    journal.put(source, Thing(columns, done=finished), len(columns))
     async with asyncio.timeout(5):
         await done.wait()
     return time.monotonic() - began
@@ -74,15 +84,32 @@ async def empty_disk(journal: Journal) -> None:
 
 async def test_readings_of_many_devices_leave_in_one_record(journal: Journal) -> None:
     for n in range(10):
-        journal.put(Reading(f"e{n}", batch_of(f"e{n}", 15)))
+        put(journal, 15, equipment=f"e{n}")
     await journal.flush()
     assert await records(journal) == [(Kind.SAMPLES, 150)]
 
 
 async def test_a_lone_reading_is_durable_within_a_few_milliseconds(journal: Journal) -> None:
-    took = [await durable_after(journal, batch_of("e", 1)) for _ in range(20)]
+    took = [await durable_after(journal, columns_of_points("e", 1)) for _ in range(20)]
     assert min(took) >= LINGER_S * 0.9, "it waits for company"
     assert sorted(took)[10] < 0.05
+
+
+async def test_what_its_sender_waits_for_word_of_is_durable_after_a_moment_of_quiet(journal: Journal) -> None:
+    took = [await durable_after(journal, columns_of_points("m", 1), MESSAGES) for _ in range(20)]
+    assert min(took) >= QUIET_S * 0.9
+    assert sorted(took)[10] < LINGER_S * 0.75, "it does not wait for company as long"
+
+
+async def test_a_sender_that_never_pauses_is_answered_all_the_same(journal: Journal) -> None:
+    """Each message puts off the quiet; what waits longest is not put off for ever."""
+    done, loop, began = asyncio.Event(), asyncio.get_running_loop(), time.monotonic()
+    put(journal, 1, source=MESSAGES, done=lambda: loop.call_soon_threadsafe(done.set))
+    while not done.is_set():
+        put(journal, 1, source=MESSAGES)
+        await asyncio.sleep(QUIET_S / 4)
+        assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 0.5
 
 
 async def test_done_is_called_after_the_commit_in_the_order_of_putting(tmp_path: Path) -> None:
@@ -92,10 +119,11 @@ async def test_done_is_called_after_the_commit_in_the_order_of_putting(tmp_path:
         if point == "after commit":
             committed.set()
 
-    journal = Journal(Spool(tmp_path / "s.sqlite", edge="e", epoch=1, max_bytes=BIG, at=at))
+    journal = journal_in(tmp_path, at=at)
     journal.start()
+    committed.clear()  # of opening
     for n in range(50):
-        journal.put(Reading("e", batch_of("e", 1)), lambda n=n: order.append((n, committed.is_set())))  # type: ignore[misc]
+        put(journal, 1, done=lambda n=n: order.append((n, committed.is_set())))
     await until(lambda: len(order) == 50)
     assert order == [(n, True) for n in range(50)]
     await journal.close()
@@ -103,21 +131,20 @@ async def test_done_is_called_after_the_commit_in_the_order_of_putting(tmp_path:
 
 async def test_samples_events_and_records_come_out_in_that_order_and_whole(journal: Journal) -> None:
     beat = encode_heartbeat(Heartbeat("edge-1", NOW_US, ("e",), {}))
-    journal.put(Reading("edge-1"), record=beat)
+    journal.put_record(beat)
     event = Event("e", NOW_US, "s", "4", True)
-    batch = batch_of("e", 3)
-    journal.put(Reading("e", batch, events=(event,), state={"k": "v"}))
+    put(journal, 3, events=(event,), state={"k": "v"})
     await journal.flush()
-    stored = await journal.read(0, max_records=10, max_bytes=BIG)
+    stored = await journal.call(lambda spool: spool.read(0, max_records=10, max_bytes=BIG))
     assert [s.encoded.kind for s in stored] == [Kind.SAMPLES, Kind.EVENTS, Kind.HEARTBEAT]
-    assert decode_samples(stored[0].encoded.value).value.tolist() == batch.value.tolist()
+    assert decode_samples(stored[0].encoded.value).value.tolist() == [1.0, 2.0, 3.0]
     assert decode_events(stored[1].encoded.value) == (event,)
     assert await journal.call(lambda spool: spool.state()) == {"k": "v"}
 
 
 async def test_a_message_that_said_nothing_is_acknowledged_without_a_record(journal: Journal) -> None:
     done = threading.Event()
-    journal.put(Reading("e"), done.set)
+    journal.put(MESSAGES, Thing(done=done.set), 0)
     await until(done.is_set)
     assert await records(journal) == []
 
@@ -126,8 +153,8 @@ async def test_a_full_disk_keeps_readings_in_memory_acknowledges_nothing_and_rec
     await fill_disk(journal)
     acknowledged = threading.Event()
     for n in range(20):
-        journal.put(Reading("e", batch_of("e", 500, time_us=NOW_US + n * 1000)))
-    journal.put(Reading("m", batch_of("m", 500)), acknowledged.set)
+        put(journal, 500, time_us=NOW_US + n * 1000)
+    put(journal, 500, equipment="m", source=MESSAGES, done=acknowledged.set)
     await until(lambda: any(why and "full" in why for why in troubles_of(journal)))
     assert not acknowledged.is_set()
     began = time.monotonic()
@@ -143,14 +170,15 @@ async def test_a_full_disk_keeps_readings_in_memory_acknowledges_nothing_and_rec
 
 async def test_beyond_its_memory_the_oldest_polled_samples_go_and_messages_are_refused(journal: Journal) -> None:
     await fill_disk(journal)
-    journal.queued_samples = 5_000
+    journal.queued_rows = 5_000
     event = Event("e", NOW_US, "s", "4", True)
     first = threading.Event()
-    assert journal.put(Reading("m", batch_of("m", 500)), first.set)
+    assert put(journal, 500, equipment="m", source=MESSAGES, done=first.set)
     for n in range(30):
-        assert journal.put(Reading("e", batch_of("e", 500, time_us=NOW_US + n * 1000), events=(event,)))
+        assert put(journal, 500, time_us=NOW_US + n * 1000)
+        journal.put_events([event])
     await until(lambda: not journal.has_room)
-    assert journal.put(Reading("m", batch_of("m", 500)), lambda: None) is False
+    assert put(journal, 500, equipment="m", source=MESSAGES) is False
     lost = journal.losses.unjournaled_samples
     assert lost > 0
     await empty_disk(journal)
@@ -163,12 +191,16 @@ async def test_beyond_its_memory_the_oldest_polled_samples_go_and_messages_are_r
 
 
 async def test_a_spool_that_breaks_fails_the_service_instead_of_going_on(tmp_path: Path) -> None:
-    def at(point: str) -> None:
-        raise RuntimeError("the disk is on fire")
+    burning = threading.Event()
 
-    journal = Journal(Spool(tmp_path / "s.sqlite", edge="e", epoch=1, max_bytes=BIG, at=at))
+    def at(point: str) -> None:
+        if burning.is_set():
+            raise RuntimeError("the disk is on fire")
+
+    journal = journal_in(tmp_path, at=at)
     journal.start()
-    journal.put(Reading("e", batch_of("e", 1)))
+    burning.set()
+    put(journal, 1)
     with pytest.raises(RuntimeError, match="on fire"):
         async with asyncio.timeout(5):
             await journal.failed()
@@ -176,12 +208,11 @@ async def test_a_spool_that_breaks_fails_the_service_instead_of_going_on(tmp_pat
 
 
 async def test_closing_commits_what_waits(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "s.sqlite", edge="e", epoch=1, max_bytes=BIG)
-    journal = Journal(spool)
+    journal = journal_in(tmp_path)
     journal.start()
     for n in range(100):
-        journal.put(Reading("e", batch_of("e", 3, time_us=NOW_US + n)))
+        put(journal, 3, time_us=NOW_US + n)
     await journal.close()
-    spool = Spool(tmp_path / "s.sqlite", edge="e", epoch=2, max_bytes=BIG)
+    spool = Spool(tmp_path / "s.sqlite", edge="edge-1", epoch=2, max_bytes=BIG)
     assert sum(s.encoded.count for s in spool.read(0, max_records=1000, max_bytes=BIG)) == 300
     spool.close()

@@ -1,4 +1,4 @@
-"""The ledger's increments against the plain definition: one row at a time."""
+"""The ledger's increments against the plain definition, one row at a time; and the records that a commit becomes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.journal import merge
-from edge.ledger import Tally
-from telemetry.batch import SampleBatch, concatenate
+from edge.columns import Columns, encode, join
+from edge.ledger import count
+from telemetry.arrow_read import decode_samples
+from telemetry.batch import concatenate
 from telemetry.errors import RecordError
 from telemetry.ledger import HOUR_US, row_hashes
 from telemetry.log.protocol import MAX_RECORD_BYTES
 from telemetry.messages import Registry
-from telemetry.wire import decode_registry, encode_registry, encode_samples
+from telemetry.name_block import name_block
+from telemetry.wire import decode_registry, encode_registry
+from tests.edge.readings import block_of, rows_of
 
-NAMES = {e: tuple(f"{e}/p{i}" for i in range(4)) for e in ("a", "b", "c")}
+BLOCKS = {e: [block_of(e, *(f"p{i}" for i in range(n))) for n in (4, 2)] for e in ("a", "b", "c")}
 
 
 @st.composite
-def readings(draw: st.DrawFn) -> tuple[str, SampleBatch]:
-    equipment = draw(st.sampled_from(sorted(NAMES)))
+def readings(draw: st.DrawFn) -> Columns:
+    """What was read of one equipment at once."""
+    equipment = draw(st.sampled_from(sorted(BLOCKS)))
+    block = draw(st.sampled_from(BLOCKS[equipment]))
     n = draw(st.integers(0, 12))
+    if not n:
+        return Columns()
 
     def ints(low: int, high: int) -> list[int]:
         return draw(st.lists(st.integers(low, high), min_size=n, max_size=n))
 
-    return equipment, SampleBatch(
-        NAMES[equipment],
-        np.array(ints(0, 3), np.int32),
+    return Columns(
+        [equipment],
+        [block],
+        np.array([n], np.int64),
+        np.array(ints(0, len(block.names) - 1), np.int32),
         np.array(ints(-5, 3 * HOUR_US), np.int64),
         np.array(draw(st.lists(st.floats(), min_size=n, max_size=n)), np.float64),
         np.array(ints(0, 255), np.uint8),
@@ -42,42 +51,54 @@ def readings(draw: st.DrawFn) -> tuple[str, SampleBatch]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(readings(), max_size=8))
-def test_increments_are_counts_and_checksums_by_equipment_and_hour(batches: list[tuple[str, SampleBatch]]) -> None:
+def test_increments_are_counts_and_checksums_by_equipment_and_hour(several: list[Columns]) -> None:
     expected: dict[tuple[str, int], tuple[int, int]] = {}
-    for equipment, batch in batches:
-        for time_us, row in zip(batch.time_us.tolist(), row_hashes(batch).tolist(), strict=True):
-            key = (equipment, time_us // HOUR_US * HOUR_US)
+    for batch in (decode_samples(record.value) for record in encode(join(several))):
+        for place, time_us, row in zip(batch.signal, batch.time_us.tolist(), row_hashes(batch).tolist(), strict=True):
+            key = (batch.names[place].partition("/")[0], time_us // HOUR_US * HOUR_US)
             n, checksum = expected.get(key, (0, 0))
             expected[key] = (n + 1, (checksum + row) % 2**64)
-    assert Tally().count(batches) == expected
+    assert count(join(several)) == expected
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(readings(), max_size=8))
-def test_merged_batches_hold_the_same_rows_in_the_same_order(batches: list[tuple[str, SampleBatch]]) -> None:
-    parts = [batch for _, batch in batches]
-    whole, merged = concatenate(parts), concatenate(merge(parts))
-    names = np.array(whole.names)[whole.signal] if len(whole) else np.array([])
-    merged_names = np.array(merged.names)[merged.signal] if len(merged) else np.array([])
-    np.testing.assert_array_equal(names, merged_names)
-    np.testing.assert_array_equal(whole.time_us, merged.time_us)
-    np.testing.assert_array_equal(whole.value, merged.value)
-    assert len(set(merged.names)) == len(merged.names), "each signal once"
+def test_records_hold_the_same_rows_in_the_same_order(several: list[Columns]) -> None:
+    rows = [row for columns in several for row in rows_of(columns)]
+    assert repr(rows_of(join(several))) == repr(rows)
+    batches = [decode_samples(record.value) for record in encode(join(several))]
+    assert [record.count for record in encode(join(several))] == [len(batch) for batch in batches]
+    whole = concatenate(batches)
+    names = [whole.names[place] for place in whole.signal]
+    came = zip(names, whole.time_us.tolist(), whole.value.tolist(), whole.quality.tolist(), strict=True)
+    assert repr([(signal, tuple(reading)) for signal, *reading in came]) == repr(rows)
 
 
-def test_merged_records_stay_below_a_logs_bound_with_the_longest_names() -> None:
+def test_a_block_that_comes_again_is_in_a_records_dictionary_once() -> None:
+    block = block_of("a", "p0", "p1")
+    part = Columns(
+        ["a"], [block], np.array([2]), np.arange(2, dtype=np.int32), np.arange(2), np.ones(2), np.zeros(2, np.uint8)
+    )
+    [record] = encode(join([part] * 50))
+    batch = decode_samples(record.value)
+    assert batch.names == ("a/p0", "a/p1")
+    assert len(batch) == 100
+
+
+def test_records_stay_below_a_logs_bound_with_the_longest_names() -> None:
     parts = []
     for e in range(60):
-        names = tuple(f"{e:064}/{i:064}" for i in range(250))
+        block = name_block([f"{e:064}/{i:064}" for i in range(250)])
+        place = np.arange(250, dtype=np.int32)
         parts.append(
-            SampleBatch(
-                names, np.arange(250, dtype=np.int32), np.arange(250), np.arange(250.0), np.zeros(250, np.uint8)
+            Columns(
+                [f"{e:064}"], [block], np.array([250]), place, np.arange(250), np.arange(250.0), np.zeros(250, np.uint8)
             )
         )
-    merged = merge([*parts, *parts])
-    assert sum(map(len, merged)) == 2 * 60 * 250
-    assert max(len(encode_samples(b).value) for b in merged) < MAX_RECORD_BYTES * 3 // 4
-    assert len(merged) <= 8, "and they are few"
+    records = encode(join([*parts, *parts]))
+    assert sum(record.count for record in records) == 2 * 60 * 250
+    assert max(len(record.value) for record in records) < MAX_RECORD_BYTES * 3 // 4
+    assert len(records) <= 8, "and they are few"
 
 
 def test_a_registry_of_thousands_of_units_fits_into_one_record_and_comes_out_as_it_was() -> None:

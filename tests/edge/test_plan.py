@@ -160,8 +160,8 @@ def test_an_illegal_range_holds_its_first_and_its_last_address(address: int) -> 
 
 
 def test_the_endpoint_tightens_the_profiles_bound_and_never_widens_it() -> None:
-    assert limits_of(ModbusDefaults(max_registers=100), Endpoint(max_registers=60)).max_registers == 60
-    assert limits_of(ModbusDefaults(max_registers=40), Endpoint(max_registers=60)).max_registers == 40
+    assert limits_of(Endpoint(max_registers=60).quirks(ModbusDefaults(max_registers=100))).max_registers == 60
+    assert limits_of(Endpoint(max_registers=60).quirks(ModbusDefaults(max_registers=40))).max_registers == 40
 
 
 def test_points_with_an_interval_of_their_own_make_a_group() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.breaker import Breaker, State
-from edge.schedule import Schedule, phase_of
+from edge.schedule import Schedule, phase_of, slots_for
 
 
 def test_a_day_of_polls_that_each_take_a_while_ends_where_it_should() -> None:
@@ -45,8 +45,9 @@ def test_every_due_cycle_is_begun_or_counted_as_missed_and_never_both(stalls: li
 
 
 def test_phases_are_the_same_for_ever_and_spread_over_the_interval() -> None:
-    phases = np.array([phase_of(f"boiler-{n}", 10.0) for n in range(2000)])
-    assert phase_of("boiler-7", 10.0) == phases[7]
+    slots = slots_for(2000, 10.0)
+    phases = np.array([phase_of(f"boiler-{n}", 10.0, slots) for n in range(2000)])
+    assert phase_of("boiler-7", 10.0, slots) == phases[7]
     assert phases.min() >= 0
     assert phases.max() < 10
     counts = np.histogram(phases, bins=10, range=(0, 10))[0]
