@@ -24,10 +24,10 @@ _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _READS: Final[dict[int, Table]] = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
 _WRITES: Final = frozenset({5, 6, 15, 16, 22, 23})
 _TABLES: Final[tuple[tuple[str, Table], ...]] = (
-    (r"discrete|input\s*(status|coil|bit)|status\s*input|离散|输入状态|开关量输入|^1x|^di$|%i", "discrete"),
-    (r"coil|output\s*(status|bit)|线圈|开关量输出|^0x$|^do$|%m$", "coil"),
-    (r"holding|保持|hold\s*reg|^4x|^hr$|^ao$|%mw|analog\w*\s*output|模拟量输出", "holding"),
-    (r"input\s*reg|输入寄存器|^input$|^inputs$|^3x|^ir$|^ai$|%iw|analog\w*\s*input|模拟量输入", "input"),
+    (r"^d$|discrete|input\s*(status|coil|bit)|status\s*input|离散|输入状态|开关量输入|^1x|^di$|%i", "discrete"),
+    (r"^c$|coil|output\s*(status|bit)|线圈|开关量输出|^0x$|^do$|%m$", "coil"),
+    (r"^h$|holding|保持|hold\s*reg|^4x|^hr$|^ao$|%mw|analog\w*\s*output|模拟量输出", "holding"),
+    (r"^i$|input[\s_]*reg|输入寄存器|^input$|^inputs$|^3x|^ir$|^ai$|%iw|analog\w*\s*input|模拟量输入", "input"),
 )
 _PREFIXES: Final[tuple[tuple[str, Table, int], ...]] = (
     (r"4x|4:(?=\d{4})", "holding", 1), (r"3x|3:(?=\d{4})", "input", 1), (r"1x|1:(?=\d{4})", "discrete", 1),
@@ -91,8 +91,8 @@ def factor(text: str, *, decimal_comma: bool = False) -> float:
         return float(over[2] or 1) / float(over[3])
     led = re.fullmatch(r"(?:[x×*=]|乘以?)?([-+]?[\d.,]+(?:e[-+]?\d+)?)([^\d].*)?", said)
     value = number(led[1], decimal_comma=decimal_comma) if led is not None else 0.0
-    if value == 0:
-        raise ValueError("a factor other than 0 (0.1, ×0.1, /10, 10^-1)")
+    if value == 0 or re.fullmatch(r"[-+]\d+", said):
+        raise ValueError("a factor other than 0 (0.1, ×0.1, /10, 10^-1; for an exponent, 10^-1 and not -1)")
     return value
 
 
@@ -162,6 +162,9 @@ def cell_type(text: str) -> CellType:
         return CellType(RegisterType.STRING, characters=int(text_type[1]) if text_type[1] else None)
     if (part := re.fullmatch(r"(?:u|unsigned)int8(l|h)?", word)) is not None or _NAMED_TYPES.get(word) == "byte":
         return CellType(RegisterType.U16, bit=8 if part is not None and part[1] == "h" else 0, bits=8, order=order)
+    if (lettered := re.fullmatch(r"([us])(d|q)?word", word)) is not None:
+        width = {"d": 32, "q": 64}.get(lettered[2], 16)
+        return CellType(RegisterType(f"{'u' if lettered[1] == 'u' else 'i'}{width}"), order=order)
     named = _NAMED_TYPES.get(word)
     if named is not None:
         return CellType(RegisterType(named), order=order)
@@ -249,10 +252,11 @@ def cell_address(text: str, *, hexadecimal: bool) -> CellAddress:
     """An address: 7, 0x0007, 0007H, 40008, 4x0008, 40008.3, 40008-40009, %MW7. Raises ValueError."""
     expected = ValueError("an address (7, 0x0007, 0007H, 40008, 4x0008)")
     said = re.sub(r"\s", "", unicodedata.normalize("NFKC", text).casefold()).strip("'\"")
-    pair = re.fullmatch(r"(.+?)(?:~|–|—|\.\.\.?|-|to|至|到)(.+)", said)
+    pair = re.fullmatch(r"(.+?)(~|–|—|\.\.\.?|-|to|至|到|[,/&、])(.+)", said)
     if pair is not None:
-        first, last = (cell_address(end, hexadecimal=hexadecimal) for end in pair.groups())
-        if first.bit is None and last.bit is None and 0 <= last.number - first.number < 125:
+        first, last = (cell_address(end, hexadecimal=hexadecimal) for end in (pair[1], pair[3]))
+        most = 1 if pair[2] in ",/&、" else 124
+        if first.bit is None and last.bit is None and 0 <= last.number - first.number <= most:
             return CellAddress(first.number, first.digits, last.number - first.number + 1, None, first.table)
         raise expected
     table: Table | None = None

@@ -127,6 +127,8 @@ class Reading:
         numbered = modicon(address) if self.counting.numbers != "plain" else None
         if numbered is None and self.counting.numbers != "plain" and named == "coil":
             numbered = ("coil", address.number)
+        if self.counting.numbers != "plain" and numbered is None and address.digits:
+            self._leave(row, "address", "a Modicon number (40008, 400008)", row.get("address"))
         if numbered is not None:
             place = numbered[1] - (self.counting.numbers == "from 1")
             if place < 0:

@@ -25,10 +25,10 @@ from telemetry.register_map import RegisterType
 
 TYPES = {
     "bool": "BOOL|Boolean|bit|Digital|Coil|布尔型|开关量",
-    "u16": "uint16|UINT16|WORD|unsigned 16-bit|16 bit unsigned integer|U16|无符号16位|uint16_t|enum16|Bitfield16|字",
-    "i16": "int16|Signed16|SINT16|Short|16位有符号整数|S16|int16_t|Int16",
-    "u32": "UINT32|DWORD|UDINT|U32|32-bit unsigned|双字|无符号32位整型",
-    "i32": "DINT|int32|Long|Signed 32 bit|长整型|32位整数",
+    "u16": "uint16|UINT16|WORD|unsigned 16-bit|16 bit unsigned integer|U16|无符号16位|uint16_t|U_WORD|enum16|Bitfield16|字",
+    "i16": "int16|Signed16|SINT16|Short|16位有符号整数|S16|int16_t|S_WORD|Int16",
+    "u32": "UINT32|DWORD|UDINT|U32|32-bit unsigned|双字|U_DWORD|无符号32位整型",
+    "i32": "DINT|int32|Long|Signed 32 bit|长整型|S_DWORD|32位整数",
     "u64": "UINT64|QWORD|ULINT|unsigned64",
     "i64": "INT64|LINT|LLong|64位整型",
     "f32": "REAL|float|Float32|FLOAT32-IEEE|IEEE754|单精度浮点数|浮点|32-bit float|Single|IEEE-754 32 bit floating point",
@@ -132,6 +132,8 @@ def test_what_is_no_word_order_is_refused(said: str) -> None:
         ("0x04", "input"),
         ("03H", "holding"),
         ("FC4", "input"),
+        ("h", "holding"),
+        ("input_register", "input"),
         ("3/6", "holding"),
         ("03,06,16", "holding"),
         ("1 / 5 / 15", "coil"),
@@ -175,6 +177,7 @@ def test_what_reads_no_table_is_refused(said: str) -> None:
         ("40008.3", CellAddress(40008, "40008", bit=3)),
         ("40001:15", CellAddress(40001, "40001", bit=15)),
         ("40 001", CellAddress(40001, "40001")),
+        ("40001,40002", CellAddress(40001, "40001", 2)),
         ("40001-40002", CellAddress(40001, "40001", 2)),
         ("0x10~0x13", CellAddress(16, "", 4)),
         ("4x0008", CellAddress(7, "", table="holding")),
@@ -195,7 +198,9 @@ def test_an_address_in_a_hexadecimal_column_is_hexadecimal() -> None:
     assert cell_address("00FF", hexadecimal=True).number == 255
 
 
-@pytest.mark.parametrize("said", ["", "zz", "D100", "-1", "1.5.2", "4x0", "40002-40001", "1-500", "12345678", "10FF"])
+@pytest.mark.parametrize(
+    "said", ["", "zz", "D100", "-1", "1.5.2", "4x0", "40002-40001", "1-500", "1,5", "12345678", "10FF"]
+)
 def test_what_is_no_address_is_refused(said: str) -> None:
     with pytest.raises(ValueError, match="an address"):
         cell_address(said, hexadecimal=False)
@@ -245,7 +250,7 @@ def test_a_factor_is_known_however_it_is_written(said: str, scale: float) -> Non
     assert factor(said) == scale
 
 
-@pytest.mark.parametrize("said", ["0", "about ten", "/0", "Square Root", "1,000"])
+@pytest.mark.parametrize("said", ["-3", "0", "about ten", "/0", "Square Root", "1,000"])
 def test_what_is_no_factor_is_refused(said: str) -> None:
     with pytest.raises(ValueError, match=r"a (number|factor)"):
         factor(said)

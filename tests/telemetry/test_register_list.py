@@ -178,9 +178,54 @@ def test_modicon_numbers_are_believed_only_where_nothing_contradicts_them(tmp_pa
     assert one(tmp_path, "name,address,type", "a,10008,int16").address == 10008, "not a bit"
     plain = draft_of(rows("name,address,type", "a,40008,int16", "b,7,int16"))
     assert [p.modbus and p.modbus.address for p in loaded(plain, tmp_path).points.values()] == [40008, 7]
-    zero = draft_of(rows("name,address,type", "a,40000,int16", "b,40008,int16"))
-    assert [p.modbus and p.modbus.address for p in loaded(zero, tmp_path).points.values()] == [0, 8]
-    assert "counted from 0" in zero.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "first", "found", "said"),
+    [
+        ("auto", 40001, [0, 8], "If they are sent as they stand, import with --addresses plain."),
+        ("plain", 40001, [40001, 40009], "If they are, import with --addresses modicon."),
+        ("modicon", 40001, [0, 8], "counted from 1"),
+        ("auto", 40000, [40000, 40009], "If they are, import with --addresses modicon."),
+        ("modicon", 40000, [0, 9], "counted from 0"),
+    ],
+)
+def test_what_numbers_are_is_said_and_can_be_decided(
+    addresses: Any, first: int, found: list[int], said: str, tmp_path: Path
+) -> None:
+    raw = rows("name,address,type", f"a,{first},int16", "b,40009,int16")
+    draft = draft_profile(raw, "map.csv", name="draft", equipment_class="device", addresses=addresses)
+    assert [place[1] for place in places(loaded(draft, tmp_path)).values()] == found
+    assert said in " ".join(draft.notes)
+
+
+def test_what_is_no_modicon_number_is_left_out_where_they_are_asked_for(tmp_path: Path) -> None:
+    raw = rows("name,address,type", "a,40001,int16", "b,7,int16", "c,0x0007,int16")
+    draft = draft_profile(raw, "map.csv", name="draft", equipment_class="device", addresses="modicon")
+    assert [place[1] for place in places(loaded(draft, tmp_path)).values()] == [0, 7]
+    assert [(fault.line, fault.found) for fault in draft.faults] == [(3, '"7"')]
+
+
+def test_comments_between_the_rows_are_no_rows(tmp_path: Path) -> None:
+    draft = draft_of(rows("# map, of a meter", "name,address,type", "# energy, in kWh,", "#1 pump,7,int16"))
+    assert draft.faults == ()
+    assert list(loaded(draft, tmp_path).points) == ["1_pump"]
+
+
+def test_a_configuration_of_modpoll_is_a_list_without_a_header(tmp_path: Path) -> None:
+    lines = (
+        "device,meter,1",
+        "poll,input_register,0,4,BE_LE",
+        "ref,voltage,0,float32,r,V",
+        "ref,power,2,int32,r,W,0.1",
+    )
+    draft = draft_of(rows(*lines, "poll,coil,5,1,BE_BE", "ref,relay,5,bool,rw", "ref,clock,6,date,r"))
+    assert places(loaded(draft, tmp_path)) == {
+        "voltage": ("input", 0, "f32", "CDAB", 1),
+        "power": ("input", 2, "i32", "CDAB", 0.1),
+        "relay": ("coil", 5, "bool", "", 1),
+    }
+    assert [(fault.line, fault.key) for fault in draft.faults] == [(7, "type")]
 
 
 def test_a_coil_whose_leading_zeros_a_spreadsheet_ate_is_numbered_as_its_list_is(tmp_path: Path) -> None:
