@@ -53,6 +53,11 @@ _NAMED_TYPES: Final = {
     "byte": "byte", "字节": "byte", "char": "char",
 }  # fmt: skip
 
+_BOOLS: Final = frozenset({
+    "bool", "boolean", "bit", "1bit", "digital", "coil", "di",
+    "do", "status", "布尔", "布尔型", "布尔量", "开关量", "数字量", "位",
+})  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class CellType:
@@ -137,22 +142,7 @@ def cell_type(text: str) -> CellType:
     order = _order_inside(said)
     word = plain(re.sub(r"(?<![a-z0-9])([abcd]{4}|[1234]{4})(?![a-z0-9])", "", said) if order else said)
     word = re.sub(r"(swapped|swap|inverse|reverse)", "", word)
-    if word in (
-        "bool",
-        "boolean",
-        "bit",
-        "digital",
-        "coil",
-        "di",
-        "do",
-        "布尔",
-        "布尔型",
-        "布尔量",
-        "开关量",
-        "数字量",
-        "位",
-        "status",
-    ):
+    if word in _BOOLS:
         return CellType(RegisterType.BOOL)
     if (
         text_type := re.fullmatch(
@@ -161,10 +151,13 @@ def cell_type(text: str) -> CellType:
     ) is not None:
         return CellType(RegisterType.STRING, characters=int(text_type[1]) if text_type[1] else None)
     if (part := re.fullmatch(r"(?:u|unsigned)int8(l|h)?", word)) is not None or _NAMED_TYPES.get(word) == "byte":
-        return CellType(RegisterType.U16, bit=8 if part is not None and part[1] == "h" else 0, bits=8, order=order)
+        half = {"l": 0, "h": 8}.get(part[1] or "") if part is not None else None
+        return CellType(RegisterType.U16, bit=half, bits=8, order=order)
     if (lettered := re.fullmatch(r"([us])(d|q)?word", word)) is not None:
         width = {"d": 32, "q": 64}.get(lettered[2], 16)
         return CellType(RegisterType(f"{'u' if lettered[1] == 'u' else 'i'}{width}"), order=order)
+    if (field := re.fullmatch(r"(?:u|uint|unsigned)?([2-9]|1[0-5])bits?(?:flags|unsigned)?", word)) is not None:
+        return CellType(RegisterType.U16, bits=int(field[1]), order=order)
     named = _NAMED_TYPES.get(word)
     if named is not None:
         return CellType(RegisterType(named), order=order)
@@ -182,7 +175,7 @@ def _by_parts(word: str, order: str | None) -> CellType:
     elif re.search(r"float|real|浮点|ieee|double|^f(32|64)$|^fp$|single|单精度|双精度", word):
         family = "f"
         width = 64 if re.search(r"double|双精度|lreal", word) else 32 if width == 16 or width is None else width
-    elif re.search(r"unsigned|uint|无符号|^u(16|32|64)|bitfield|bitmap|bitmask|enum|word|hex|枚举|位域", word):
+    elif re.search(r"unsigned|uint|无符号|^u(16|32|64)|bitfield|bitmap|bitmask|flags|enum|word|hex|枚举|位域", word):
         family = "u"
     elif re.search(r"signed|int|整|有符号|^[si](16|32|64)$", word):
         family = "i"
@@ -191,7 +184,7 @@ def _by_parts(word: str, order: str | None) -> CellType:
     if width is None:
         return CellType(family=family, order=order)
     if width == 8 and family == "u":
-        return CellType(RegisterType.U16, bits=8, bit=0, order=order)
+        return CellType(RegisterType.U16, bits=8, order=order)
     if width not in (16, 32, 64):
         raise ValueError("a type of 16, 32 or 64 bits")
     return CellType(RegisterType(f"{family}{width}"), order=order)
@@ -267,10 +260,11 @@ def cell_address(text: str, *, hexadecimal: bool) -> CellAddress:
             break
     lettered = re.fullmatch(r"(\d+)\.(\d{1,3})[hl]", said)
     said = lettered[1] if lettered is not None else said
-    bit = re.fullmatch(r"(\d+)[.:](?:b(?:it)?)?(\d{1,2})", said)
-    if bit is not None and int(bit[2]) <= 15:
-        said = bit[1]
-    sixteen = re.fullmatch(r"(?:0x|16#|\$|h)([0-9a-f]{1,5})|([0-9a-f]{1,5})h", said)
+    bit = re.fullmatch(r"(\d+)[.:](?:b(?:it)?)?(\d{1,2})|(0x[0-9a-f]+)[.:]b(?:it)?(\d{1,2})", said)
+    place = int(bit[2] or bit[4]) if bit is not None else None
+    if bit is not None and place is not None and place <= 15:
+        said = bit[1] or bit[3]
+    sixteen = re.fullmatch(r"(?:0?x|16#|\$|h)([0-9a-f]{1,5})|([0-9a-f]{1,5})h", said)
     if sixteen is not None:
         value, digits = int(sixteen[1] or sixteen[2], 16), ""
     elif hexadecimal and re.fullmatch(r"[0-9a-f]{1,4}", said):
@@ -282,7 +276,6 @@ def cell_address(text: str, *, hexadecimal: bool) -> CellAddress:
         raise expected
     if value < base:
         raise ValueError("an address from 1 on, behind this prefix")
-    place = int(bit[2]) if bit is not None else None
     return CellAddress(
         value - base, "" if table else digits, None, place, table, int(lettered[2]) if lettered else None
     )
@@ -298,6 +291,20 @@ def modicon(address: CellAddress) -> tuple[Table, int] | None:
     return MODICON[address.digits[0]], int(address.digits[1:])
 
 
+def registers_of(text: str, *, each: int) -> int:
+    """How many registers a length is: "2", "2 words", "4byte", "2个字". `each`: what a bare number counts, in registers'
+    own terms (1 registers, 2 bytes, 16 bits). Raises ValueError.
+    """
+    said = unicodedata.normalize("NFKC", text).casefold().replace(" ", "")
+    found = re.fullmatch(
+        r"(\d{1,5})(?:\.0+)?(?:(bytes?|字节)|(bits?|位)|(?:words?|reg(?:ister)?s?|个|个字|字|个寄存器))?", said
+    )
+    if found is None:
+        raise ValueError("a number of registers, bytes or bits")
+    unit = 2 if found[2] else 16 if found[3] else each if said.isdecimal() else 1
+    return max(1, -(-int(found[1]) // unit))
+
+
 def is_nothing(text: str) -> bool:
     """Whether a cell says that there is nothing to say."""
     return unicodedata.normalize("NFKC", text).casefold().strip() in NOTHING
@@ -305,7 +312,7 @@ def is_nothing(text: str) -> bool:
 
 def meanings(text: str) -> dict[int, str]:
     """What values mean, where a text lists at least two: "0=Off; 1=On", "0：停止 1：运行". Empty else."""
-    said = unicodedata.normalize("NFKC", text)
+    said = re.sub(r"[\"'{}]", " ", unicodedata.normalize("NFKC", text))
     found = re.findall(
         r"(?<![\d.])(\d{1,5})\s*(?:=|:|->)\s*([^\d=:;,、|()][^=:;,、|()]*?)\s*(?=[;,、|()]|\s+\d{1,5}\s*(?:=|:|->)|$)",
         said,

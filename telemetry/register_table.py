@@ -49,7 +49,8 @@ HEADERS: Final[Mapping[str, str]] = {
     "order": "wordorder byteorder order endian endianness byteswap wordswap swap bytewordorder 字节序 字序 字节顺序 字顺序 "
     "数据顺序 高低字 高低字节 大小端 解码顺序",
     "length": "length datalength len size count registers words wordcount registercount regcount noofregisters "
-    "numberofregisters numregisters nbofregisters noofwords 长度 数据长度 数量 寄存器数量 寄存器个数 寄存器数 寄存器长度 字数 个数",
+    "numberofregisters numregisters nbofregisters noofwords 长度 数据长度 数量 寄存器数量 寄存器个数 寄存器数 "
+    "寄存器长度 字数 个数",
     "bytes": "bytes bytecount bytelength 字节数 字节长度 字节",
     "low": "min minimum minvalue low lowlimit rangelow rangemin lowerlimit eulow 最小值 最小 下限 量程下限 低限 范围下限",
     "high": "max maximum maxvalue high highlimit rangehigh rangemax upperlimit euhigh 最大值 最大 上限 量程上限 高限 范围上限",

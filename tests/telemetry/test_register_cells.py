@@ -16,6 +16,7 @@ from telemetry.register_cells import (
     meanings,
     modicon,
     number,
+    registers_of,
     table_of,
     value_range,
     widened,
@@ -24,8 +25,8 @@ from telemetry.register_cells import (
 from telemetry.register_map import RegisterType
 
 TYPES = {
-    "bool": "BOOL|Boolean|bit|Digital|Coil|布尔型|开关量",
-    "u16": "uint16|UINT16|WORD|unsigned 16-bit|16 bit unsigned integer|U16|无符号16位|uint16_t|U_WORD|enum16|Bitfield16|字",
+    "bool": "BOOL|Boolean|bit|Digital|Coil|布尔型|开关量|1bit",
+    "u16": "uint16|UINT16|WORD|unsigned 16-bit|16 bit unsigned integer|U16|无符号16位|uint16_t|U_WORD|enum16|16BIT_FLAGS|字",
     "i16": "int16|Signed16|SINT16|Short|16位有符号整数|S16|int16_t|S_WORD|Int16",
     "u32": "UINT32|DWORD|UDINT|U32|32-bit unsigned|双字|U_DWORD|无符号32位整型",
     "i32": "DINT|int32|Long|Signed 32 bit|长整型|S_DWORD|32位整数",
@@ -58,6 +59,21 @@ def test_a_type_without_a_width_is_as_wide_as_its_length(said: str, registers: i
     assert widened(cell_type(said), registers) == RegisterType(kind)
 
 
+def test_a_length_says_what_it_counts_or_counts_as_its_list_does() -> None:
+    assert [registers_of(said, each=1) for said in ("2", "2 words", "4byte", "4字节", "32 bit", "1个", "1")] == [
+        2,
+        2,
+        2,
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert [registers_of(said, each=2) for said in ("4", "3", "2 registers")] == [2, 2, 2]
+    with pytest.raises(ValueError, match="a number of registers"):
+        registers_of("some", each=1)
+
+
 def test_a_length_that_contradicts_its_type_or_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="2 registers"):
         widened(cell_type("REAL"), 1)
@@ -78,8 +94,10 @@ def test_a_string_says_how_many_characters(said: str, characters: int | None) ->
     assert (cell_type(said).kind, cell_type(said).characters) == (RegisterType.STRING, characters)
 
 
-@pytest.mark.parametrize(("said", "bit"), [("UINT8L", 0), ("uint8h", 8), ("byte", 0)])
-def test_half_a_register_is_a_field_of_eight_bits(said: str, bit: int) -> None:
+@pytest.mark.parametrize(
+    ("said", "bit"), [("UINT8L", 0), ("uint8h", 8), ("byte", None), ("8bit", None), ("uint8", None)]
+)
+def test_half_a_register_is_a_field_of_eight_bits(said: str, bit: int | None) -> None:
     found = cell_type(said)
     assert (found.kind, found.bit, found.bits) == (RegisterType.U16, bit, 8)
 
@@ -174,6 +192,8 @@ def test_what_reads_no_table_is_refused(said: str) -> None:
         ("001FH", CellAddress(31, "")),
         ("16#10", CellAddress(16, "")),
         ("40008", CellAddress(40008, "40008")),
+        ("x1F", CellAddress(31, "")),
+        ("0x1F.b8", CellAddress(31, "", bit=8)),
         ("40008.3", CellAddress(40008, "40008", bit=3)),
         ("40001:15", CellAddress(40001, "40001", bit=15)),
         ("40 001", CellAddress(40001, "40001")),
@@ -291,6 +311,7 @@ def test_a_decimal_comma_is_one_where_the_list_uses_it() -> None:
         ("0=Off; 1=On", {0: "Off", 1: "On"}),
         ("0：停止 1：运行 2：故障", {0: "停止", 1: "运行", 2: "故障"}),
         ("0: idle, 1: heating (burner), 16: lockout", {0: "idle", 1: "heating", 16: "lockout"}),
+        ('{"0":"Open","1":"Closed"}', {0: "Open", 1: "Closed"}),
         ("0-100", {}),
         ("1=on", {}),
         ("4-20 mA", {}),
