@@ -5,6 +5,8 @@ Written from the protocol's documents, never from the edge's decoder: a fault in
 - IEEE 754 for floats; two's complement for signed integers.
 - The profile's word order names the bytes of a value (A the most significant) in the order in which they travel:
   123456.0 = 47 F1 20 00 → ABCD `47F1 2000`, CDAB `2000 47F1`, BADC `F147 0020`, DCBA `0020 F147`.
+- BCD: four bits a decimal digit, the first digit in the most significant bits.
+- A counter that wraps sends its total modulo `wrap`. With address_base 1 the profile's address 1 is the wire's 0.
 
 A value is coded as near as its type allows: f32 takes the nearest float32, an integer the nearest multiple of the
 point's scale. What does not fit raises; NaN becomes the point's not-available value, or a float NaN, or raises.
@@ -49,7 +51,7 @@ class RegisterImage:
         self._points = {name: point.modbus for name, point in profile.points.items() if point.modbus is not None}
         self._tables: dict[str, list[int]] = {table: [] for table in TABLES}
         for modbus in self._points.values():
-            end = min(modbus.address + modbus.registers + SPARE, 65536)
+            end = min(self._at(modbus) + modbus.registers + SPARE, 65536)
             words = self._tables[modbus.table]
             words.extend([0] * (end - len(words)))
         for name, modbus in self._points.items():
@@ -62,10 +64,13 @@ class RegisterImage:
 
     def read(self, table: str, address: int, count: int) -> list[int] | None:
         """A copy of `count` registers or bits, or None where the device has not all of them."""
-        words = self._tables[table]
-        if address + count > len(words) or any(
-            address <= last and first < address + count for first, last in self._profile.modbus.illegal
-        ):
+        words, device = self._tables[table], self._profile.modbus
+        listed = address + device.address_base
+        illegal = (
+            *device.illegal,
+            *(pair for of, pairs in device.illegal_by_table.items() if of == table for pair in pairs),
+        )
+        if address + count > len(words) or any(listed <= last and first < listed + count for first, last in illegal):
             return None
         return words[address : address + count]
 
@@ -78,24 +83,30 @@ class RegisterImage:
     def set(self, name: str, value: float | str) -> None:
         """Writes a point's value into the image. Raises KeyError for a point without Modbus, ValueError if it does not fit."""
         modbus = self._points[name]
-        words = self._tables[modbus.table]
+        words, at = self._tables[modbus.table], self._at(modbus)
+        order = self._profile.word_order_of(modbus)
         if modbus.table in ("coil", "discrete"):
-            words[modbus.address] = int(bool(value))
+            words[at] = int(bool(value))
         elif modbus.bit is not None:
-            words[modbus.address] = with_field(words[modbus.address], modbus, int(float(value)))
+            held = words[at : at + modbus.registers]
+            words[at : at + modbus.registers] = with_field(held, modbus, int(float(value)), order)
         else:
             try:
-                coded = encode(modbus, value, self._profile.word_order_of(modbus))
+                coded = encode(modbus, value, order)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-            words[modbus.address : modbus.address + len(coded)] = coded
+            words[at : at + len(coded)] = coded
+
+    def _at(self, modbus: ModbusPoint) -> int:
+        """The address of a point as it is sent."""
+        return modbus.address - self._profile.modbus.address_base
 
 
 def encode(point: ModbusPoint, value: float | str, word_order: str) -> list[int]:
     """The registers of one value. Raises ValueError that says what fits and what was found."""
     if point.type is RegisterType.STRING:
         text = str(value).encode("ascii", "replace").ljust(point.registers * 2, b"\0")[: point.registers * 2]
-        return list(struct.unpack(f">{point.registers}H", text))
+        return list(struct.unpack(f"{'<' if word_order == 'BA' else '>'}{point.registers}H", text))
     number = float(value)
     if math.isnan(number) and point.not_available:
         raw: float = point.not_available[0]
@@ -107,20 +118,28 @@ def encode(point: ModbusPoint, value: float | str, word_order: str) -> list[int]
         raw = value  # a whole number of 64 bits would lose its last bits as a float
     else:
         raw = round((number - point.offset) / point.scale)
+    if point.wrap is not None and not math.isnan(number):
+        raw %= point.wrap
     try:
-        packed = struct.pack(_FORMATS[point.type], raw & _mask(point.type) if _is_na(point, raw, number) else raw)
-    except (struct.error, OverflowError):
+        packed = _bits(point.type, raw) if _is_na(point, raw, number) else _packed(point.type, raw)
+    except (struct.error, OverflowError, ValueError):
         raise ValueError(f"expected a value that {point.type} × {point.scale} can hold, found {number}") from None
     travelling = bytes(packed[_BYTES.index(letter)] for letter in word_order)
     return list(struct.unpack(f">{len(travelling) // 2}H", travelling))
 
 
-def with_field(register: int, point: ModbusPoint, value: int) -> int:
-    """The register with a point's bit field set to `value`. Raises ValueError if it is wider than the field."""
+def with_field(registers: list[int], point: ModbusPoint, value: int, word_order: str) -> list[int]:
+    """A point's registers with its bit field set to `value`. Raises ValueError if it is wider than the field.
+
+    Bit 0 is the lowest of the number that the registers are, once their bytes are in order.
+    """
     if point.bit is None or not 0 <= value < 1 << point.bits:
         raise ValueError(f"expected 0..{(1 << point.bits) - 1} in {point.bits} bits, found {value}")
+    travelling = struct.pack(f">{len(registers)}H", *registers)
+    held = int.from_bytes(bytes(travelling[word_order.index(letter)] for letter in sorted(word_order)), "big")
     mask = ((1 << point.bits) - 1) << point.bit
-    return (register & ~mask) | (value << point.bit)
+    packed = ((held & ~mask) | (value << point.bit)).to_bytes(len(travelling), "big")
+    return list(struct.unpack(f">{len(registers)}H", bytes(packed[_BYTES.index(letter)] for letter in word_order)))
 
 
 def payload(profile: Profile, topic: str, values: Mapping[str, float | str], time: str | float) -> bytes:
@@ -171,9 +190,21 @@ def _place(content: dict[str, Any], path: str, value: Any) -> None:
     content[last] = value
 
 
+def _packed(kind: RegisterType, raw: float) -> bytes:
+    """A raw value, most significant byte first. Raises struct.error, OverflowError or ValueError if it does not fit."""
+    if not kind.is_bcd:
+        return struct.pack(_FORMATS[kind], raw)
+    digits = kind.registers * 4
+    if not 0 <= raw < 10**digits:
+        raise ValueError(f"expected 0..{10**digits - 1}, found {raw}")
+    return bytes.fromhex(f"{int(raw):0{digits}d}")
+
+
 def _is_na(point: ModbusPoint, raw: float, number: float) -> bool:
     return math.isnan(number) and bool(point.not_available) and isinstance(raw, int)
 
 
-def _mask(kind: RegisterType) -> Any:
-    return (1 << (16 * kind.registers)) - 1
+def _bits(kind: RegisterType, code: float) -> bytes:
+    """A not-available code as the bits that it is, whatever the type."""
+    width = 2 * kind.registers
+    return (int(code) % (1 << 8 * width)).to_bytes(width, "big")

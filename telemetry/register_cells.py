@@ -24,10 +24,10 @@ _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _READS: Final[dict[int, Table]] = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
 _WRITES: Final = frozenset({5, 6, 15, 16, 22, 23})
 _TABLES: Final[tuple[tuple[str, Table], ...]] = (
-    (r"discrete|input\s*(status|coil|bit)|status\s*input|离散|输入状态|开关量输入|^1x|^di$|%i", "discrete"),
-    (r"coil|output\s*(status|bit)|线圈|开关量输出|^0x$|^do$|%m$", "coil"),
-    (r"holding|保持|hold\s*reg|^4x|^hr$|^ao$|%mw|analog\w*\s*output|模拟量输出", "holding"),
-    (r"input\s*reg|输入寄存器|^input$|^inputs$|^3x|^ir$|^ai$|%iw|analog\w*\s*input|模拟量输入", "input"),
+    (r"^d$|discrete|input\s*(status|coil|bit)|status\s*input|离散|输入状态|开关量输入|^1x|^di$|%i", "discrete"),
+    (r"^c$|coil|output\s*(status|bit)|线圈|开关量输出|^0x$|^do$|%m$", "coil"),
+    (r"^h$|holding|保持|hold\s*reg|^4x|^hr$|^ao$|%mw|analog\w*\s*output|模拟量输出", "holding"),
+    (r"^i$|input[\s_]*reg|输入寄存器|^input$|^inputs$|^3x|^ir$|^ai$|%iw|analog\w*\s*input|模拟量输入", "input"),
 )
 _PREFIXES: Final[tuple[tuple[str, Table, int], ...]] = (
     (r"4x|4:(?=\d{4})", "holding", 1), (r"3x|3:(?=\d{4})", "input", 1), (r"1x|1:(?=\d{4})", "discrete", 1),
@@ -52,6 +52,11 @@ _NAMED_TYPES: Final = {
     "单精度": "f32", "lreal": "f64", "double": "f64", "双精度": "f64", "lbcd": "bcd32", "短整型": "i16", "usint": "byte",
     "byte": "byte", "字节": "byte", "char": "char",
 }  # fmt: skip
+
+_BOOLS: Final = frozenset({
+    "bool", "boolean", "bit", "1bit", "digital", "coil", "di",
+    "do", "status", "布尔", "布尔型", "布尔量", "开关量", "数字量", "位",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,8 @@ def factor(text: str, *, decimal_comma: bool = False) -> float:
         return float(over[2] or 1) / float(over[3])
     led = re.fullmatch(r"(?:[x×*=]|乘以?)?([-+]?[\d.,]+(?:e[-+]?\d+)?)([^\d].*)?", said)
     value = number(led[1], decimal_comma=decimal_comma) if led is not None else 0.0
-    if value == 0:
-        raise ValueError("a factor other than 0 (0.1, ×0.1, /10, 10^-1)")
+    if value == 0 or re.fullmatch(r"[-+]\d+", said):
+        raise ValueError("a factor other than 0 (0.1, ×0.1, /10, 10^-1; for an exponent, 10^-1 and not -1)")
     return value
 
 
@@ -137,22 +142,7 @@ def cell_type(text: str) -> CellType:
     order = _order_inside(said)
     word = plain(re.sub(r"(?<![a-z0-9])([abcd]{4}|[1234]{4})(?![a-z0-9])", "", said) if order else said)
     word = re.sub(r"(swapped|swap|inverse|reverse)", "", word)
-    if word in (
-        "bool",
-        "boolean",
-        "bit",
-        "digital",
-        "coil",
-        "di",
-        "do",
-        "布尔",
-        "布尔型",
-        "布尔量",
-        "开关量",
-        "数字量",
-        "位",
-        "status",
-    ):
+    if word in _BOOLS:
         return CellType(RegisterType.BOOL)
     if (
         text_type := re.fullmatch(
@@ -161,7 +151,13 @@ def cell_type(text: str) -> CellType:
     ) is not None:
         return CellType(RegisterType.STRING, characters=int(text_type[1]) if text_type[1] else None)
     if (part := re.fullmatch(r"(?:u|unsigned)int8(l|h)?", word)) is not None or _NAMED_TYPES.get(word) == "byte":
-        return CellType(RegisterType.U16, bit=8 if part is not None and part[1] == "h" else 0, bits=8, order=order)
+        half = {"l": 0, "h": 8}.get(part[1] or "") if part is not None else None
+        return CellType(RegisterType.U16, bit=half, bits=8, order=order)
+    if (lettered := re.fullmatch(r"([us])(d|q)?word", word)) is not None:
+        width = {"d": 32, "q": 64}.get(lettered[2], 16)
+        return CellType(RegisterType(f"{'u' if lettered[1] == 'u' else 'i'}{width}"), order=order)
+    if (field := re.fullmatch(r"(?:u|uint|unsigned)?([2-9]|1[0-5])bits?(?:flags|unsigned)?", word)) is not None:
+        return CellType(RegisterType.U16, bits=int(field[1]), order=order)
     named = _NAMED_TYPES.get(word)
     if named is not None:
         return CellType(RegisterType(named), order=order)
@@ -179,7 +175,7 @@ def _by_parts(word: str, order: str | None) -> CellType:
     elif re.search(r"float|real|浮点|ieee|double|^f(32|64)$|^fp$|single|单精度|双精度", word):
         family = "f"
         width = 64 if re.search(r"double|双精度|lreal", word) else 32 if width == 16 or width is None else width
-    elif re.search(r"unsigned|uint|无符号|^u(16|32|64)|bitfield|bitmap|bitmask|enum|word|hex|枚举|位域", word):
+    elif re.search(r"unsigned|uint|无符号|^u(16|32|64)|bitfield|bitmap|bitmask|flags|enum|word|hex|枚举|位域", word):
         family = "u"
     elif re.search(r"signed|int|整|有符号|^[si](16|32|64)$", word):
         family = "i"
@@ -188,7 +184,7 @@ def _by_parts(word: str, order: str | None) -> CellType:
     if width is None:
         return CellType(family=family, order=order)
     if width == 8 and family == "u":
-        return CellType(RegisterType.U16, bits=8, bit=0, order=order)
+        return CellType(RegisterType.U16, bits=8, order=order)
     if width not in (16, 32, 64):
         raise ValueError("a type of 16, 32 or 64 bits")
     return CellType(RegisterType(f"{family}{width}"), order=order)
@@ -249,10 +245,11 @@ def cell_address(text: str, *, hexadecimal: bool) -> CellAddress:
     """An address: 7, 0x0007, 0007H, 40008, 4x0008, 40008.3, 40008-40009, %MW7. Raises ValueError."""
     expected = ValueError("an address (7, 0x0007, 0007H, 40008, 4x0008)")
     said = re.sub(r"\s", "", unicodedata.normalize("NFKC", text).casefold()).strip("'\"")
-    pair = re.fullmatch(r"(.+?)(?:~|–|—|\.\.\.?|-|to|至|到)(.+)", said)
+    pair = re.fullmatch(r"(.+?)(~|–|—|\.\.\.?|-|to|至|到|[,/&、])(.+)", said)
     if pair is not None:
-        first, last = (cell_address(end, hexadecimal=hexadecimal) for end in pair.groups())
-        if first.bit is None and last.bit is None and 0 <= last.number - first.number < 125:
+        first, last = (cell_address(end, hexadecimal=hexadecimal) for end in (pair[1], pair[3]))
+        most = 1 if pair[2] in ",/&、" else 124
+        if first.bit is None and last.bit is None and 0 <= last.number - first.number <= most:
             return CellAddress(first.number, first.digits, last.number - first.number + 1, None, first.table)
         raise expected
     table: Table | None = None
@@ -263,10 +260,11 @@ def cell_address(text: str, *, hexadecimal: bool) -> CellAddress:
             break
     lettered = re.fullmatch(r"(\d+)\.(\d{1,3})[hl]", said)
     said = lettered[1] if lettered is not None else said
-    bit = re.fullmatch(r"(\d+)[.:](?:b(?:it)?)?(\d{1,2})", said)
-    if bit is not None and int(bit[2]) <= 15:
-        said = bit[1]
-    sixteen = re.fullmatch(r"(?:0x|16#|\$|h)([0-9a-f]{1,5})|([0-9a-f]{1,5})h", said)
+    bit = re.fullmatch(r"(\d+)[.:](?:b(?:it)?)?(\d{1,2})|(0x[0-9a-f]+)[.:]b(?:it)?(\d{1,2})", said)
+    place = int(bit[2] or bit[4]) if bit is not None else None
+    if bit is not None and place is not None and place <= 15:
+        said = bit[1] or bit[3]
+    sixteen = re.fullmatch(r"(?:0?x|16#|\$|h)([0-9a-f]{1,5})|([0-9a-f]{1,5})h", said)
     if sixteen is not None:
         value, digits = int(sixteen[1] or sixteen[2], 16), ""
     elif hexadecimal and re.fullmatch(r"[0-9a-f]{1,4}", said):
@@ -278,7 +276,6 @@ def cell_address(text: str, *, hexadecimal: bool) -> CellAddress:
         raise expected
     if value < base:
         raise ValueError("an address from 1 on, behind this prefix")
-    place = int(bit[2]) if bit is not None else None
     return CellAddress(
         value - base, "" if table else digits, None, place, table, int(lettered[2]) if lettered else None
     )
@@ -294,6 +291,20 @@ def modicon(address: CellAddress) -> tuple[Table, int] | None:
     return MODICON[address.digits[0]], int(address.digits[1:])
 
 
+def registers_of(text: str, *, each: int) -> int:
+    """How many registers a length is: "2", "2 words", "4byte", "2个字". `each`: what a bare number counts, in registers'
+    own terms (1 registers, 2 bytes, 16 bits). Raises ValueError.
+    """
+    said = unicodedata.normalize("NFKC", text).casefold().replace(" ", "")
+    found = re.fullmatch(
+        r"(\d{1,5})(?:\.0+)?(?:(bytes?|字节)|(bits?|位)|(?:words?|reg(?:ister)?s?|个|个字|字|个寄存器))?", said
+    )
+    if found is None:
+        raise ValueError("a number of registers, bytes or bits")
+    unit = 2 if found[2] else 16 if found[3] else each if said.isdecimal() else 1
+    return max(1, -(-int(found[1]) // unit))
+
+
 def is_nothing(text: str) -> bool:
     """Whether a cell says that there is nothing to say."""
     return unicodedata.normalize("NFKC", text).casefold().strip() in NOTHING
@@ -301,7 +312,7 @@ def is_nothing(text: str) -> bool:
 
 def meanings(text: str) -> dict[int, str]:
     """What values mean, where a text lists at least two: "0=Off; 1=On", "0：停止 1：运行". Empty else."""
-    said = unicodedata.normalize("NFKC", text)
+    said = re.sub(r"[\"'{}]", " ", unicodedata.normalize("NFKC", text))
     found = re.findall(
         r"(?<![\d.])(\d{1,5})\s*(?:=|:|->)\s*([^\d=:;,、|()][^=:;,、|()]*?)\s*(?=[;,、|()]|\s+\d{1,5}\s*(?:=|:|->)|$)",
         said,

@@ -9,6 +9,9 @@ from telemetry.register_cells import cell_address, cell_type, is_nothing, modico
 from telemetry.register_map import RegisterType, Table
 from telemetry.register_table import RegisterTable, Row
 
+Addresses = Literal["auto", "plain", "modicon"]
+"""What the numbers of a list are; auto: as they look."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counting:
@@ -16,16 +19,27 @@ class Counting:
 
     numbers: Literal["plain", "from 1", "from 0"]
     """Addresses as they are sent, or Modicon numbers (40008) counted from 1 or 0 behind the table's digit."""
+    looks_modicon: bool
+    """Whether all numbers look like Modicon numbers, whatever they were taken for."""
     length_in: int
     """What the length column counts: 1 registers, 2 bytes, 16 bits."""
     access_tells: bool
     """Whether some points may be written and others not; where all may, it says nothing of a point."""
 
 
-def counting_of(table: RegisterTable) -> Counting:
-    """How the list counts, by all of its rows together."""
+def counting_of(table: RegisterTable, addresses: Addresses) -> Counting:
+    """How the list counts, by all of its rows together; its numbers as `addresses` says, where that is not auto.
+
+    A list with a number 40000 counts its Modicon numbers from 0, or has plain addresses: both are met, and left to
+    itself it is taken at its word.
+    """
     written = {bool({"w", "写"} & set(access.casefold())) for row in table.rows if (access := row.get("access"))}
-    return Counting(_numbers(table), _length_in(table), len(written) == 2)
+    seen, agree = _modicon_numbers(table)
+    looks = agree and bool(seen)
+    numbers: Literal["plain", "from 1", "from 0"] = "plain"
+    if addresses == "modicon" or (addresses == "auto" and looks and min(seen) > 0):
+        numbers = "from 1" if min(seen, default=1) > 0 else "from 0"
+    return Counting(numbers, looks, _length_in(table), len(written) == 2)
 
 
 def table_or_none(text: str) -> Table | None:
@@ -36,9 +50,9 @@ def table_or_none(text: str) -> Table | None:
         return None
 
 
-def _numbers(table: RegisterTable) -> Literal["plain", "from 1", "from 0"]:
-    """Modicon numbers are believed only if all numbers look it and none contradicts its row's function or type."""
-    seen = []
+def _modicon_numbers(table: RegisterTable) -> tuple[list[int], bool]:
+    """The Modicon numbers of the list, and whether all its numbers are and none contradicts its function or type."""
+    seen, agree = [], True
     for row in table.rows:
         try:
             address = cell_address(row.get("address"), hexadecimal="address" in table.hex_columns)
@@ -49,9 +63,10 @@ def _numbers(table: RegisterTable) -> Literal["plain", "from 1", "from 0"]:
             continue
         numbered = modicon(address)
         if numbered is None or function not in (None, numbered[0]) or not _bits_agree(numbered[0], row):
-            return "plain"
-        seen.append(numbered[1])
-    return "plain" if not seen else "from 1" if min(seen) > 0 else "from 0"
+            agree = False
+        else:
+            seen.append(numbered[1])
+    return seen, agree
 
 
 def _bits_agree(table: Table, row: Row) -> bool:

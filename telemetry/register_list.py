@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from telemetry.errors import Fault
-from telemetry.register_counting import Counting, counting_of
+from telemetry.register_counting import Addresses, Counting, counting_of
 from telemetry.register_draft import ListedPoint, render
 from telemetry.register_rows import Reading
 from telemetry.register_table import NoTable, RegisterTable, read_table
@@ -35,13 +35,16 @@ class Draft:
     """What the list does not say and the draft assumes."""
 
 
-def draft_profile(raw: bytes, file: str, *, name: str, equipment_class: str) -> Draft:
-    """A profile drafted from the register list in a CSV file. `name` and `equipment_class` match NAME_PATTERN."""
+def draft_profile(raw: bytes, file: str, *, name: str, equipment_class: str, addresses: Addresses = "auto") -> Draft:
+    """A profile drafted from the register list in a CSV file. `name` and `equipment_class` match NAME_PATTERN.
+
+    `addresses` says whether 40008 is an address or holding register 8; auto: as the whole list looks.
+    """
     try:
         table = read_table(raw)
     except NoTable as none:
         return Draft("", 0, (Fault(file, none.line, "(header)", none.expected, none.found),), ())
-    reading = Reading(table, file, counting_of(table))
+    reading = Reading(table, file, counting_of(table, addresses))
     points = list(_unique(reading.points()))
     order = _usual_order(points)
     head = _head(file, name, equipment_class, order)
@@ -104,10 +107,13 @@ def _notes(points: Sequence[ListedPoint], table: RegisterTable, counting: Counti
     unsaid = Counter(what for point in points for what in point.assumed)
     large = ", ".join(p.name for p in points if abs(p.modbus.get("scale", 1)) > 1)
     notes = {
-        "Addresses are Modicon numbers counted from 1: 40008 is holding register 7.": counting.numbers == "from 1",
-        "Addresses are Modicon numbers counted from 0: 40008 is holding register 8.": counting.numbers == "from 0",
+        "Addresses are Modicon numbers counted from 1: 40008 is sent as 7. If they are sent as they stand, import with "
+        "--addresses plain.": counting.numbers == "from 1",
+        "Addresses are Modicon numbers counted from 0: 40008 is sent as 8.": counting.numbers == "from 0",
         "Addresses are taken as sent in the request, from 0. If the list counts from 1, add to the profile: "
         "modbus: {address_base: 1}.": counting.numbers == "plain",
+        "They look like Modicon numbers (40008 for holding register 8). If they are, import with --addresses "
+        "modicon.": counting.numbers == "plain" and counting.looks_modicon,
         f"The list names no table for {unsaid['table']} of the points: taken as holding registers.": unsaid["table"],
         f"The list names no type for {unsaid['type']} of the points: taken as u16.": unsaid["type"],
         f"The list names no word order for {unsaid['order']} of the points: taken as the profile's.": unsaid["order"],

@@ -73,7 +73,9 @@ class ModbusPoint(Model):
     length: int | None = Field(None, ge=1, le=125, description="Registers of a string.")
     scale: float = Field(1.0, description="Value = raw × scale + offset; not 0.")
     offset: float = Field(0.0, description="Added after scaling, in the point's unit.")
-    not_available: tuple[int, ...] = Field((), description="Raw values that mean: no value.")
+    not_available: tuple[int, ...] = Field(
+        (), description="Raw values that mean: no value; of floats and BCD, the bits of their registers as a number."
+    )
     wrap: int | None = Field(
         None,
         ge=2,

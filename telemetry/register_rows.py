@@ -23,6 +23,7 @@ from telemetry.register_cells import (
     meanings,
     modicon,
     number,
+    registers_of,
     table_of,
     value_range,
     widened,
@@ -127,6 +128,8 @@ class Reading:
         numbered = modicon(address) if self.counting.numbers != "plain" else None
         if numbered is None and self.counting.numbers != "plain" and named == "coil":
             numbered = ("coil", address.number)
+        if self.counting.numbers != "plain" and numbered is None and address.digits:
+            self._leave(row, "address", "a Modicon number (40008, 400008)", row.get("address"))
         if numbered is not None:
             place = numbered[1] - (self.counting.numbers == "from 1")
             if place < 0:
@@ -157,11 +160,9 @@ class Reading:
     def _registers(self, row: Row, address: CellAddress) -> int | None:
         """How many registers the list gives the row; None where it does not say."""
         if row.get("length"):
-            count = self._may(row, "length", lambda text: number(text))
-            return None if count is None else max(1, round(count) // self.counting.length_in)
+            return self._may(row, "length", lambda text: registers_of(text, each=self.counting.length_in))
         if row.get("bytes"):
-            count = self._may(row, "bytes", lambda text: number(text))
-            return None if count is None else max(1, (round(count) + 1) // 2)
+            return self._may(row, "bytes", lambda text: registers_of(text, each=2))
         return address.registers
 
     def _shape(
@@ -201,20 +202,20 @@ class Reading:
         return RegisterType.U16 if kind is RegisterType.BOOL else kind
 
     def _bits(self, row: Row, address: CellAddress, said: CellType | None) -> tuple[int | None, int]:
-        text = row.get("bit")
+        text, own = row.get("bit"), said.bits if said is not None else 1
         if not is_nothing(text):
             found = _BITS.fullmatch(text)
-            first, last = (int(found[1]), int(found[2] or found[1])) if found is not None else (1, 0)
-            first, last = min(first, last), max(first, last) if found is not None else -1
-            if not 0 <= first <= last <= 63:
+            ends = sorted(int(end) for end in found.groups() if end) if found is not None else []
+            if not ends or ends[-1] > 63:
                 self._leave(row, "bit", "a bit from 0, or a first and a last one", text)
-            if (first, last) == (0, 15):
-                return None, 1
-            width = self._may(row, "bits", lambda cell: number(cell)) if last == first else None
-            return first, last - first + 1 if width is None else max(1, round(width))
-        if address.bit is not None:
-            return address.bit, 1
-        return (said.bit, said.bits) if said is not None and said.bit is not None else (None, 1)
+            if len(ends) == 2:
+                return (None, 1) if ends == [0, 15] else (ends[0], ends[1] - ends[0] + 1)
+            width = self._may(row, "bits", lambda cell: number(cell))
+            return ends[0], own if width is None else max(1, round(width))
+        bit = address.bit if address.bit is not None else said.bit if said is not None else None
+        if bit is None and own > 1:
+            self._leave(row, "type", f"a bit's number, for a field of {own} bits", row.get("type"))
+        return bit, own
 
     def _length(self, row: Row, address: CellAddress, said: CellType | None) -> int:
         registers = self._registers(row, address)

@@ -20,7 +20,7 @@ HEADER_WITHIN: Final = 40
 """Rows of titles that may stand before the header."""
 
 HEADERS: Final[Mapping[str, str]] = {
-    "name": "name tag tagname point pointname signal signalname variable variablename var parameter parametername "
+    "name": "name regname tag tagname point pointname signal signalname variable variablename var parameter parametername "
     "paramname param item label field fieldname symbol measurement datapoint registername metric quantity "
     "名称 名字 点名 点名称 测点 测点名 测点名称 点位 点位名称 变量 变量名 变量名称 参数 参数名 参数名称 信号 信号名 信号名称 "
     "标签 标签名 标签名称 数据名称 数据项 寄存器名称 项目 内容 监测项 监测量",
@@ -31,25 +31,26 @@ HEADERS: Final[Mapping[str, str]] = {
     "点位地址 modbus地址 plc地址 通信地址 相对地址",
     "register": "register reg registerno regno registernumber regnumber modbusregister startregister startingregister "
     "寄存器 寄存器号 寄存器编号 起始寄存器",
-    "type": "type datatype dataformat format valuetype vartype variabletype regformat encoding 数据类型 类型 数据格式 格式 "
-    "变量类型 值类型 参数类型",
+    "type": "type datatype dtype dataformat format valuetype vartype variabletype regformat encoding 数据类型 类型 数据格式 "
+    "格式 变量类型 值类型 参数类型",
     "function": "function functioncode fc func fcode readfunction readfunctioncode table registertype regtype modbustype "
     "modbusfunction modbusobject objecttype registertable area registerarea space 功能码 功能号 读功能码 寄存器类型 寄存器区 "
     "存储区 数据区 区域 modbus功能码",
-    "scale": "scale scaling scalefactor factor multiplier mult gain coefficient ratio resolution slope 倍率 比例 系数 "
-    "比例系数 比例因子 缩放 缩放系数 缩放因子 缩放比例 换算系数 分辨率 精度 因子 乘数",
+    "scale": "scale scaling scalingfactor scalefactor factor multiplier mult gain coefficient ratio resolution slope 倍率 "
+    "比例 系数 比例系数 比例因子 缩放 缩放系数 缩放因子 缩放比例 换算系数 分辨率 精度 因子 乘数",
     "decimals": "decimals decimal decimalplaces decimalpoint decimaldigits 小数位 小数位数 小数点 小数点位数",
     "offset": "offset bias valueoffset intercept 偏移 偏移量 偏置 偏移值",
     "unit": "unit units uom eu engineeringunit engineeringunits engunit engunits measurementunit 单位 工程单位 计量单位 量纲",
-    "description": "description desc comment comments remark remarks note notes details meaning definition explanation 说明 "
-    "描述 备注 注释 注解 含义 定义 参数说明 功能描述 功能说明 数据说明",
+    "description": "description desc regdesc registerdescription comment comments remark remarks note notes details meaning "
+    "definition explanation 说明 描述 备注 注释 注解 含义 定义 参数说明 功能描述 功能说明 数据说明",
     "values": "values enum enumeration valuedescription valuetable states 枚举 枚举值 取值 取值说明 状态说明 值说明",
     "bit": "bit bitno bitnumber bitposition bitpos bitoffset bitindex bitaddress 位 位号 位地址 位偏移 位序号 比特 比特位",
     "bits": "bits bitcount bitlength bitwidth 位数 位长 位宽",
     "order": "wordorder byteorder order endian endianness byteswap wordswap swap bytewordorder 字节序 字序 字节顺序 字顺序 "
     "数据顺序 高低字 高低字节 大小端 解码顺序",
-    "length": "length len size count registers words wordcount registercount regcount noofregisters numberofregisters "
-    "numregisters nbofregisters noofwords 长度 数据长度 数量 寄存器数量 寄存器个数 寄存器数 寄存器长度 字数 个数",
+    "length": "length datalength len size count registers words wordcount registercount regcount noofregisters "
+    "numberofregisters numregisters nbofregisters noofwords 长度 数据长度 数量 寄存器数量 寄存器个数 寄存器数 "
+    "寄存器长度 字数 个数",
     "bytes": "bytes bytecount bytelength 字节数 字节长度 字节",
     "low": "min minimum minvalue low lowlimit rangelow rangemin lowerlimit eulow 最小值 最小 下限 量程下限 低限 范围下限",
     "high": "max maximum maxvalue high highlimit rangehigh rangemax upperlimit euhigh 最大值 最大 上限 量程上限 高限 范围上限",
@@ -115,6 +116,8 @@ def read_table(raw: bytes) -> RegisterTable:
     if (told := re.fullmatch(r"sep=(.)\s*", first)) is not None:
         return _table(_rows(rest, told[1], 2), told[1])
     tried = [(separator, _rows(text, separator, 1)) for separator in SEPARATORS]
+    if {"poll", "ref"} <= {cells[0] for _, cells in tried[0][1]}:
+        return _polled(tried[0][1])
     separator, rows = max(tried, key=lambda one: _header(one[1])[1])
     return _table(rows, separator)
 
@@ -192,11 +195,33 @@ def _table(rows: Sequence[tuple[int, list[str]]], separator: str) -> RegisterTab
     filled = [
         Row(line, {meaning: cells[at] for meaning, at in columns.items() if at < len(cells) and cells[at]})
         for line, cells in rows[place + 1 :]
-        if [cell for cell in cells if cell] != [cell for cell in header if cell]
+        if [cell for cell in cells if cell] != [cell for cell in header if cell] and not _is_comment(cells, columns)
     ]
     hexadecimal = frozenset(meaning for meaning, at in columns.items() if _HEX.search(header[at]))
     headers = {meaning: header[at] for meaning, at in columns.items()}
     return RegisterTable(tuple(filled), headers, tuple(unused), hexadecimal, separator != ",")
+
+
+def _is_comment(cells: Sequence[str], columns: Mapping[str, int]) -> bool:
+    """Whether a row begins as a comment does, and has no number where addresses stand."""
+    at = columns["address"]
+    return cells[0].startswith("#") and not (at and at < len(cells) and re.search(r"\d", cells[at]))
+
+
+def _polled(rows: Sequence[tuple[int, list[str]]]) -> RegisterTable:
+    """A configuration of modpoll, which has no header: requests (poll, table, first, count, order) and what they read
+    (ref, name, address, type, access, unit, scale).
+    """
+    meanings = ("name", "address", "type", "access", "unit", "scale")
+    found, request = [], {}
+    for line, (what, *rest) in rows:
+        if what == "poll":
+            request = {meaning: rest[at] for meaning, at in (("function", 0), ("order", 3)) if at < len(rest)}
+        elif what == "ref":
+            cells = {meaning: cell for meaning, cell in zip(meanings, rest, strict=False) if cell}
+            found.append(Row(line, {**request, **cells}))
+    headers = {meaning: meaning for meaning in (*meanings, "function", "order")}
+    return RegisterTable(tuple(found), headers, (), frozenset(), decimal_comma=False)
 
 
 def _columns(header: Sequence[str]) -> tuple[dict[str, int], list[str]]:

@@ -214,8 +214,17 @@ def profile() -> None:
 @click.option("--name", help="Name of the profile. Default: that of the file it goes to, else of the list.")
 @click.option("--class", "equipment_class", default="device", show_default=True, help="Class of the equipment.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to make. Default: stdout.")
+@click.option(
+    "--addresses",
+    type=click.Choice(["auto", "plain", "modicon"]),
+    default="auto",
+    show_default=True,
+    help="Whether 40008 is an address or holding register 8; auto: as the whole list looks.",
+)
 @click.option("--strict", is_flag=True, help="Draft nothing where a row or a cell of the list cannot be used.")
-def profile_import(register_list: Path, name: str | None, equipment_class: str, out: Path | None, strict: bool) -> None:
+def profile_import(
+    register_list: Path, name: str | None, equipment_class: str, out: Path | None, addresses: Any, strict: bool
+) -> None:
     """Drafts a profile from a register list in CSV, as a manual or a spreadsheet has it; says what it cannot use."""
     from telemetry.names import is_name
     from telemetry.register_list import draft_profile
@@ -228,7 +237,9 @@ def profile_import(register_list: Path, name: str | None, equipment_class: str, 
     if out and (out.exists() or out.name != f"{name}.yaml"):
         found = f"a file that is there already, {out}" if out.exists() else out.name
         raise click.UsageError(f"--out: expected a new file called {name}.yaml, found {found}")
-    draft = draft_profile(register_list.read_bytes(), str(register_list), name=name, equipment_class=equipment_class)
+    draft = draft_profile(
+        register_list.read_bytes(), str(register_list), name=name, equipment_class=equipment_class, addresses=addresses
+    )
     if not draft.points or (strict and draft.faults):
         raise ConfigError(draft.faults)
     for line in (*draft.faults, *draft.notes):

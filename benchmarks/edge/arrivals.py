@@ -33,6 +33,8 @@ class Arrivals:
     """Device → times of its readings, as they came."""
     tags: list[tuple[Any, Any]] = field(default_factory=list)
     """((n,) times in µs, (n,) tags of each)."""
+    seen: set[tuple[bytes, bytes]] = field(default_factory=set)
+    """(epoch, seq) of records: one that was sent again is known by it, as every reader of the edge's records does."""
     lags_us: list[tuple[int, int]] = field(default_factory=list)
     """(time of the oldest reading, when its record was appended) of each record."""
 
@@ -129,8 +131,11 @@ async def _records(servers: str, topic: str, start: int) -> AsyncIterator[Any]:
 
 def vigil_record(arrivals: Arrivals, record: Any) -> None:
     """A record of the edge, read with pyarrow and not with Vigil's own reader. Bad samples do not count."""
-    if dict(record.headers)["kind"] != b"samples":
+    headers = dict(record.headers)
+    identity = headers["epoch"], headers["seq"]
+    if headers["kind"] != b"samples" or identity in arrivals.seen:
         return
+    arrivals.seen.add(identity)
     with pa.ipc.open_stream(record.value) as reader:
         table = reader.read_all().combine_chunks().unify_dictionaries()
     if not table.num_rows:

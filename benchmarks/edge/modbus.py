@@ -69,8 +69,8 @@ class Side:
         return asdict(self)
 
 
-def steady(devices: Devices, program: Program) -> bool:
-    """Waits until every device is asked once a second, then SETTLE_S more. False where that never came."""
+def steady(devices: Devices, program: Program) -> None:
+    """Waits until every device is asked once a second, then SETTLE_S more. Says so where that never came."""
     give_up = time.monotonic() + STEADY_WITHIN_S
     due, good = devices.fleet.devices * STEADY, 0
     before = devices.requests()
@@ -81,8 +81,9 @@ def steady(devices: Devices, program: Program) -> bool:
         now = devices.requests()
         good = good + 1 if now - before >= due else 0
         before = now
+    if good < 2:
+        print(f"  not every device is asked every second, {STEADY_WITHIN_S:g} s after the start", file=sys.stderr)
     time.sleep(SETTLE_S)
-    return good >= 2
 
 
 def window(program: Program, devices: Devices, seconds: int) -> Window:

@@ -19,8 +19,8 @@ BOARDS: Final[dict[str, Callable[[Lang], Builder]]] = {"supervision": supervisio
 
 
 def build_boards(lang: Lang) -> dict[str, Dashboard]:
-    """The boards of one language by name, panels numbered."""
-    return {name: _numbered(board(lang).build()) for name, board in BOARDS.items()}
+    """The boards of one language by name, panels and variables with ids of their own."""
+    return {name: _identified(board(lang).build()) for name, board in BOARDS.items()}
 
 
 def to_json(board: Dashboard) -> str:
@@ -41,8 +41,13 @@ def write_boards(out: Path, langs: Sequence[Lang] = LANGS) -> list[Path]:
     return written
 
 
-def _numbered(board: Dashboard) -> Dashboard:
-    """Panels need ids of their own, or links to a panel and repeats go astray."""
+def _identified(board: Dashboard) -> Dashboard:
+    """Panels need ids of their own, or links to a panel and repeats go astray.
+
+    Variables too: the SDK gives all of them one and the same, and Grafana 9 keeps them by it, so that none works.
+    """
+    for variable in board.templating.list_val or []:
+        variable.id_val = variable.name
     for number, panel in enumerate(panels_of(board), start=1):
         panel.id_val = number
     return board

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard
-from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
+from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, VariableOption, VariableRefresh, VariableSort
 
 from dashboards.boards.sql import DATASOURCE
 from dashboards.boards.texts import LANGS, Lang, Texts
@@ -39,11 +39,12 @@ def board(name: str, lang: Lang, *, refresh: str, since: str) -> dashboard.Dashb
     """An empty board with what all boards share: uid, title, tags, time, links to the others."""
     text = Texts(lang)
     built = (
-        dashboard.Dashboard(f"Vigil · {text(f'{name}.title')}")
+        dashboard.Dashboard(text(f"{name}.board"))
         .uid(uid(name, lang))
         .tags(["vigil", lang])
         .timezone("browser")
         .readonly()
+        .tooltip(DashboardCursorSync.CROSSHAIR)
         .refresh(refresh)
         .time(since, "now")
     )
@@ -53,13 +54,20 @@ def board(name: str, lang: Lang, *, refresh: str, since: str) -> dashboard.Dashb
                 dashboard.DashboardLink(text(f"{other}.title"))
                 .url(f"/d/{uid(other, lang)}")
                 .keep_time(True)
+                .include_vars(True)
                 .icon("dashboard")
             )
     return built
 
 
-def variable(name: str, label: str, sql: str, *, every: bool) -> dashboard.QueryVariable:
-    """A variable filled by a query with columns __text and __value. `every`: several at once, all by default."""
+def variable(name: str, label: str, sql: str, *, none: str, every: bool) -> dashboard.QueryVariable:
+    """A variable filled by a query with columns __text, __value and n (the order). `every`: all at once by default.
+
+    Where the query finds nothing, the variable has `none` to choose: Grafana calls an empty one an error, and what asks by it
+    is no SQL then.
+    """
+    sql = f"""WITH found AS ({sql}) SELECT __text, __value FROM (SELECT __text, __value, n FROM found
+              UNION ALL SELECT '{none}', '-', 0 WHERE NOT EXISTS (SELECT FROM found)) v ORDER BY n, __text"""
     built = (
         dashboard.QueryVariable(name)
         .label(label)
@@ -79,8 +87,9 @@ def area_variable(text: Texts) -> dashboard.QueryVariable:
     return variable(
         "area",
         text("area"),
-        f"SELECT DISTINCT coalesce(area_{lang}, '{text.literal('no_area')}') AS __text, coalesce(area, '-') AS __value "
-        "FROM equipment WHERE retired_at IS NULL ORDER BY 1",
+        f"SELECT DISTINCT coalesce(area_{lang}, '{text.literal('no_area')}') AS __text, coalesce(area, '-') AS __value, "
+        "0 AS n FROM equipment WHERE retired_at IS NULL",
+        none=text.literal("none"),
         every=True,
     )
 
@@ -90,8 +99,8 @@ def class_variable(text: Texts) -> dashboard.QueryVariable:
     return variable(
         "class",
         text("class"),
-        f"SELECT DISTINCT class_name_{text.lang} AS __text, class AS __value FROM equipment "
-        "WHERE retired_at IS NULL ORDER BY 1",
+        f"SELECT DISTINCT class_name_{text.lang} AS __text, class AS __value, 0 AS n FROM equipment WHERE retired_at IS NULL",
+        none=text.literal("none"),
         every=True,
     )
 

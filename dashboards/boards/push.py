@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 
 import niquests
@@ -16,6 +17,7 @@ from dashboards.boards.texts import LANGS, Lang
 from telemetry.errors import VigilError
 
 FOLDER_UID: Final = "vigil"
+FOLDER_TITLE: Final = "Vigil"
 TIMEOUT_S: Final = 10.0
 
 
@@ -29,12 +31,12 @@ def push_boards(url: str, token: str | None, langs: Sequence[Lang] = LANGS) -> l
     `token` is a service account's; None leaves it to the credentials in the URL.
     """
     api = GrafanaApi.from_url(url, credential=token, timeout=TIMEOUT_S)
+    pushed = []
     try:
-        _ensure_folder(api)
-        _check_datasource(api)
-        pushed = []
-        for lang in langs:
-            for board in build_boards(lang).values():
+        with closing(api.client.s):
+            _ensure_folder(api)
+            _check_datasource(api)
+            for board in (board for lang in langs for board in build_boards(lang).values()):
                 payload = json.loads(to_json(board))
                 api.dashboard.update_dashboard({"dashboard": payload, "folderUid": FOLDER_UID, "overwrite": True})
                 pushed.append(payload["uid"])
@@ -49,7 +51,7 @@ def _ensure_folder(api: GrafanaApi) -> None:
     except GrafanaClientError as error:
         if error.status_code != 404:
             raise
-        api.folder.create_folder("Vigil", uid=FOLDER_UID)
+        api.folder.create_folder(FOLDER_TITLE, uid=FOLDER_UID)
 
 
 def _check_datasource(api: GrafanaApi) -> None:

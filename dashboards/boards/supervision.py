@@ -69,11 +69,14 @@ def supervision(lang: Lang) -> dashboard.Dashboard:
         .with_panel(_count(text, "late", f"{ALARMS} AND {LATE}", theme.RED))
         .with_row(dashboard.Row(text("supervision.where")))
         .with_panel(
-            theme.rows(text("supervision.areas"), text("supervision.areas.d"), text("supervision.empty.areas"))
+            theme.rows(
+                text("supervision.areas"), text("supervision.areas.d"), text("supervision.empty.areas"), height=14
+            )
             .override_by_name("id", theme.hidden())
             .override_by_name(text("online_rate"), theme.unit("percentunit", 1))
+            .override_by_name(text("late"), theme.wanting(theme.RED))
             .override_by_name(text("within"), theme.unit("percentunit", 1))
-            .override_by_name(text("to_acknowledge"), theme.unit("s"))
+            .override_by_name(text("to_acknowledge"), theme.unit("dthms"))
             .override_by_name(text("area"), theme.link(text("open_fleet"), fleet_url(lang)))
             .with_target(Sql(areas(text)))
         )
@@ -84,8 +87,13 @@ def supervision(lang: Lang) -> dashboard.Dashboard:
         .with_panel(
             theme.rows(text("supervision.worst"), text("supervision.worst.d"), text("supervision.empty.alarms"))
             .override_by_name("id", theme.hidden())
-            .override_by_name(text("to_acknowledge"), theme.unit("s"))
-            .override_by_name(text("unit"), theme.link(text("open_unit"), unit_url(lang)))
+            .override_by_name(text("area"), theme.wide(110))
+            .override_by_name(text("alarms"), theme.wide(80))
+            .override_by_name(text("active"), theme.wide(100))
+            .override_by_name(text("late"), [*theme.wanting(theme.RED), *theme.wide(110)])
+            .override_by_name(text("to_acknowledge"), theme.unit("dthms"))
+            .override_by_name(text("unit"), [*theme.link(text("open_unit"), unit_url(lang)), *theme.wide(160)])
+            .override_by_name(text("phone"), theme.phone(text("call")))
             .with_target(Sql(worst_units(text)))
         )
         .with_row(dashboard.Row(text("supervision.who")))
@@ -155,11 +163,13 @@ def _companies(text: Texts, name: str, role: str) -> table.Panel:
             text(f"supervision.{name}"),
             text("supervision.companies.d"),
             text("supervision.empty.alarms"),
-            width=theme.WIDTH // 2,
         )
+        .override_by_name(text(role), theme.wide(260))
+        .override_by_name(text("phone"), theme.phone(text("call")))
+        .override_by_name(text("late"), theme.wanting(theme.RED))
         .override_by_name(text("within"), theme.unit("percentunit", 1))
-        .override_by_name(text("to_acknowledge"), theme.unit("s"))
-        .override_by_name(text("to_clear"), theme.unit("s"))
+        .override_by_name(text("to_acknowledge"), theme.unit("dthms"))
+        .override_by_name(text("to_clear"), theme.unit("dthms"))
         .with_target(Sql(companies(text, role)))
     )
 

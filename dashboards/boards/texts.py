@@ -23,6 +23,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "unknown": ("未知", "unknown"),
     "yes": ("是", "yes"),
     "no": ("否", "no"),
+    "none": ("（没有设备）", "(no equipment)"),
     "no_area": ("未分区", "no area"),
     "good": ("好", "good"),
     "uncertain": ("可疑", "uncertain"),
@@ -56,13 +57,15 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "this_period": ("本期", "this period"),
     "previous_period": ("上一同长时期", "the period before"),
     "target": ("目标线", "target"),
-    "registration": ("注册代码", "Registration code"),
+    "registration": ("注册代码", "Registration"),
     "model": ("型号", "Model"),
     "profile": ("设备档案", "Profile"),
     "connection": ("通信", "Connection"),
     "time": ("时间", "Time"),
     "point": ("测点", "Point"),
     "value": ("值", "Value"),
+    "measure": ("单位", "Unit of measure"),
+    "field": ("项目", "Field"),
     "quality": ("质量", "Quality"),
     "increase": ("本期增量", "Increase in the period"),
     "code": ("代码", "Code"),
@@ -70,9 +73,34 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "acknowledged_by": ("确认人", "Acknowledged by"),
     "note": ("备注", "Note"),
     "cleared": ("恢复", "Cleared"),
+    # groups of points, as the profiles name them
+    "group.burner": ("燃烧器", "burner"),
+    "group.combustion": ("燃烧", "combustion"),
+    "group.door": ("门", "door"),
+    "group.driver": ("司机", "driver"),
+    "group.electrical": ("电气", "electrical"),
+    "group.energy": ("能源", "energy"),
+    "group.environment": ("环境", "environment"),
+    "group.hydraulic": ("液压", "hydraulic"),
+    "group.load": ("载荷", "load"),
+    "group.main": ("主要测点", "main points"),
+    "group.motion": ("运行", "motion"),
+    "group.position": ("位置", "position"),
+    "group.safety": ("安全", "safety"),
+    "group.state": ("状态", "state"),
+    "group.statistics": ("统计", "statistics"),
+    "group.surroundings": ("周边", "surroundings"),
+    "group.temperature": ("温度", "temperature"),
+    "group.vibration": ("振动", "vibration"),
     # links
     "open_unit": ("查看设备", "Open the unit"),
     "open_fleet": ("查看该区域设备", "Open the area's fleet"),
+    "call": ("拨打", "Call"),
+    # boards. Grafana up to 9 tells boards and folders apart by what is Latin in their titles, so that all Chinese ones
+    # with Vigil in them would be the folder Vigil again.
+    "supervision.board": ("监管看板", "Vigil · Supervision"),
+    "fleet.board": ("设备看板", "Vigil · Fleet"),
+    "unit.board": ("单台设备看板", "Vigil · Unit"),
     # supervision
     "supervision.title": ("监管看板", "Supervision"),
     "supervision.now": ("现在", "Now"),
@@ -114,19 +142,22 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "supervision.timezone": ("日界时区", "Time zone of the days"),
     # fleet
     "fleet.title": ("设备看板", "Fleet"),
-    "fleet.faults": ("现在的故障", "Live faults"),
+    "fleet.now": ("现在", "Now"),
+    "fleet.now.d": (
+        "未确认：还没有人确认的报警；持续中：条件仍然成立的报警；离线与总数：登记且在用的设备",
+        "Unacknowledged: alarms that nobody has acknowledged; active: alarms whose condition still holds; "
+        "offline and all: units registered and not retired",
+    ),
+    "fleet.faults": ("现在的故障（最急 200 条）", "Live faults (the 200 most urgent)"),
     "fleet.faults.d": ("未关闭的报警，先危急后时间", "Alarms not yet closed, most urgent first, then newest"),
     "fleet.empty.faults": ("没有未关闭的报警", "No open alarm"),
     "fleet.offline": ("联系不上的设备", "Units that cannot be reached"),
     "fleet.offline.d": ("最近一次心跳时没有应答的设备", "Units that did not answer at the last heartbeat"),
     "fleet.empty.offline": ("所有设备都在线", "Every unit answers"),
-    "fleet.open": ("未确认报警（起，现在）", "Unacknowledged alarms (now)"),
-    "fleet.open.d": ("还没有人确认的报警", "Alarms that nobody has acknowledged"),
-    "fleet.active": ("持续中的报警（起，现在）", "Active alarms (now)"),
-    "fleet.active.d": ("条件仍然成立的报警", "Alarms whose condition still holds"),
-    "fleet.offline_count": ("离线设备（台，现在）", "Offline units (now)"),
-    "fleet.total": ("设备总数（台，现在）", "Units (now)"),
-    "fleet.total.d": ("登记且在用的设备", "Registered and not retired"),
+    "fleet.open": ("未确认报警", "Unacknowledged alarms"),
+    "fleet.active": ("持续中的报警", "Active alarms"),
+    "fleet.offline_count": ("离线设备", "Offline units"),
+    "fleet.total": ("设备总数", "All units"),
     # unit
     "unit.title": ("单台设备", "Unit"),
     "unit.card": ("设备卡", "Identity"),
@@ -138,7 +169,11 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "unit.empty.values": ("本期没有读数", "No reading in this period"),
     "unit.states": ("状态", "States"),
-    "unit.states.d": ("状态随时间的变化", "What state when"),
+    "unit.states.d": (
+        "6 小时以内为每次变化，更长为每分钟末的状态；空白处没有有效读数",
+        "Each change up to 6 hours, the state at the end of each minute beyond; a gap has no valid reading",
+    ),
+    "unit.details": ("计数器、事件、原始读数", "Counters, events, raw readings"),
     "unit.counters": ("计数器", "Counters"),
     "unit.counters.d": ("最新值与本期增量", "Newest value, and how much it grew in the period"),
     "unit.empty.counters": ("该设备没有计数器", "This unit has no counter"),
@@ -150,6 +185,8 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "unit.empty.events": ("本期没有事件", "No event in this period"),
     "unit.raw": ("原始读数（本期，最近 500 条）", "Raw readings (this period, the last 500)"),
     "unit.raw.d": ("读到的值，未舍入", "As read, not rounded"),
+    "unit.no_values": ("没有测量值", "No measured point"),
+    "unit.no_states": ("没有状态测点", "No state point"),
     "unit.group": ("分组", "Group"),
     "unit.state": ("状态测点", "State point"),
     "unit.empty.unit": ("没有这台设备", "No such unit"),
@@ -175,6 +212,12 @@ class Texts:
     def case(self, expression: str, *keys: str) -> str:
         """SQL that says a column's code in words; an unknown code says itself."""
         whens = " ".join(f"WHEN '{key}' THEN '{self.literal(key)}'" for key in keys)
+        return f"CASE {expression} {whens} ELSE {expression} END"
+
+    def group_case(self, expression: str) -> str:
+        """SQL that says a group of points in words; one that is not known says itself."""
+        names = [key.removeprefix("group.") for key in TEXTS if key.startswith("group.")]
+        whens = " ".join(f"WHEN '{name}' THEN '{self.literal(f'group.{name}')}'" for name in names)
         return f"CASE {expression} {whens} ELSE {expression} END"
 
     def literal(self, key: str) -> str:

@@ -8,6 +8,7 @@ from grafana_foundation_sdk.builders import barchart, dashboard, stat, statetime
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models.dashboard import (
+    DataTransformerConfig,
     DynamicConfigValue,
     FieldColorModeId,
     Threshold,
@@ -17,6 +18,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from dashboards.boards.sql import DATASOURCE
+from dashboards.boards.texts import Texts
 
 CALM: Final = "#8a94a3"
 RED: Final = "#d64545"
@@ -26,7 +28,16 @@ GREEN: Final = "#4a9c6d"
 WIDTH: Final = 24
 PRIORITY_COLOURS: Final = {"critical": RED, "high": AMBER, "medium": BLUE, "low": CALM}
 
+STATE_COLOURS: Final = (CALM, "#6aa8a0", "#9a8fc4", "#b39b6e", "#7fa36b", "#c48fa6", "#6f8fb3", "#a3b08a")
+"""Of states, told apart by their words: none of them says that somebody is needed."""
+BLANK: Final = "–"
+
 Properties = list[DynamicConfigValue]
+
+_COLOURED: Final = [
+    DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}),
+    DynamicConfigValue(id_val="custom.displayMode", value="color-text"),  # its name up to Grafana 9.4
+]
 
 
 def steps(*pairs: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
@@ -55,7 +66,7 @@ def number(title: str, description: str, *, width: int = 6, height: int = 4) -> 
 
 
 def rows(title: str, description: str, empty: str, *, height: int = 9, width: int = WIDTH) -> table.Panel:
-    """A table; `empty` says why there is nothing."""
+    """A table; `empty` says why there is nothing at all. Grafana would say it in each empty cell, too: BLANK is there."""
     return (
         table.Panel()
         .title(title)
@@ -64,6 +75,7 @@ def rows(title: str, description: str, empty: str, *, height: int = 9, width: in
         .span(width)
         .height(height)
         .no_value(empty)
+        .override_by_regexp("/.*/", [DynamicConfigValue(id_val="noValue", value=BLANK)])
         .cell_height(common.TableCellHeight.SM)
         .thresholds(steps((None, CALM)))
     )
@@ -83,12 +95,7 @@ def lines(title: str, description: str, empty: str, *, height: int = 9, width: i
         .fill_opacity(0)
         .show_points(common.VisibilityMode.NEVER)
         .span_nulls(False)
-        .legend(
-            common_builders.VizLegendOptions()
-            .show_legend(True)
-            .placement(common.LegendPlacement.BOTTOM)
-            .display_mode(common.LegendDisplayMode.LIST)
-        )
+        .legend(_legend())
         .tooltip(common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI))
     )
 
@@ -106,14 +113,15 @@ def bars(title: str, description: str, empty: str, x: str, *, width: int = 12, h
         .x_field(x)
         .orientation(common.VizOrientation.HORIZONTAL)
         .stacking(common.StackingMode.NORMAL)
-        .show_value(common.VisibilityMode.AUTO)
+        .show_value(common.VisibilityMode.NEVER)  # Grafana writes a part's number into the part after it
+        .legend(_legend())
         .fill_opacity(80)
         .decimals(0)
     )
 
 
-def states(title: str, description: str, empty: str, *, width: int = 12, height: int = 4) -> statetimeline.Panel:
-    """What state when, in words."""
+def states(title: str, description: str, empty: str, *, width: int = WIDTH, height: int = 3) -> statetimeline.Panel:
+    """What state when: the numbers of query A in the words and colours (columns code, word, colour) of query B."""
     return (
         statetimeline.Panel()
         .title(title)
@@ -123,10 +131,34 @@ def states(title: str, description: str, empty: str, *, width: int = 12, height:
         .height(height)
         .no_value(empty)
         .merge_values(True)
-        .line_width(0)
+        .line_width(1)
         .fill_opacity(70)
         .show_value(common.VisibilityMode.AUTO)
-        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
+        .legend(_legend(shown=False))
+        .display_name("\N{NO-BREAK SPACE}")  # the title names the point; its axis would only take the room
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.FIXED).fixed_color(CALM))
+        .with_transformation(
+            DataTransformerConfig(
+                id_val="configFromData",
+                options={
+                    "configRefId": "B",
+                    "mappings": [
+                        {"fieldName": "code", "handlerKey": "mappings.value"},
+                        {"fieldName": "word", "handlerKey": "mappings.text"},
+                        {"fieldName": "colour", "handlerKey": "mappings.color"},
+                    ],
+                },
+            )
+        )
+    )
+
+
+def _legend(*, shown: bool = True) -> common_builders.VizLegendOptions:
+    return (
+        common_builders.VizLegendOptions()
+        .show_legend(shown)
+        .placement(common.LegendPlacement.BOTTOM)
+        .display_mode(common.LegendDisplayMode.LIST)
     )
 
 
@@ -136,15 +168,49 @@ def words(colours: dict[str, str]) -> Properties:
         word: ValueMappingResult(text=word, color=colour, index=i) for i, (word, colour) in enumerate(colours.items())
     }
     mapping = ValueMap(options=options)
-    return [
-        DynamicConfigValue(id_val="mappings", value=[mapping]),
-        DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}),
-    ]
+    plain = DynamicConfigValue(id_val="thresholds", value=steps((None, "text")).build())
+    return [plain, DynamicConfigValue(id_val="mappings", value=[mapping]), *_COLOURED]
+
+
+def priorities(text: Texts) -> Properties:
+    """A column of priorities, in words and colours."""
+    return [*words({text(priority): colour for priority, colour in PRIORITY_COLOURS.items()}), *wide(76)]
+
+
+def wanting(colour: str) -> Properties:
+    """A column of counts: grey at 0, a colour from 1 on."""
+    return [*from_one(colour), *_COLOURED]
+
+
+def from_one(colour: str) -> Properties:
+    """A number: grey at 0, a colour from 1 on."""
+    return [DynamicConfigValue(id_val="thresholds", value=steps((None, CALM), (1, colour)).build())]
 
 
 def unit(name: str, decimals: int = 0) -> Properties:
     """The unit of a column."""
     return [DynamicConfigValue(id_val="unit", value=name), DynamicConfigValue(id_val="decimals", value=decimals)]
+
+
+def wide(pixels: int) -> Properties:
+    """The width of a column; one without a width shares what is left."""
+    return [DynamicConfigValue(id_val="custom.width", value=pixels)]
+
+
+def narrow(pixels: int) -> Properties:
+    """A column that may shrink so far on a narrow screen."""
+    return [DynamicConfigValue(id_val="custom.minWidth", value=pixels)]
+
+
+def moment(form: str = "MM-DD HH:mm") -> Properties:
+    """A column of times, in the reader's time zone."""
+    return [DynamicConfigValue(id_val="unit", value=f"time:{form}"), *wide(26 + 8 * len(form))]
+
+
+def phone(title: str) -> Properties:
+    """A column of telephone numbers: a touch calls. Where there is none, there is nothing to touch."""
+    nothing = DynamicConfigValue(id_val="noValue", value="\N{ZERO WIDTH SPACE}")
+    return [nothing, *link(title, "tel:${__value.text}"), *wide(124)]
 
 
 def fixed(colour: str) -> Properties:

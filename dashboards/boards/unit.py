@@ -9,12 +9,14 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import AnnotationTarget, VariableHide
 
 from dashboards.boards import theme
-from dashboards.boards.parts import PRIORITIES, board, priority_words, state_words, variable
+from dashboards.boards.parts import board, priority_words, state_words, variable
 from dashboards.boards.sql import DATASOURCE, Sql, SqlQuery
 from dashboards.boards.texts import Lang, Texts
 
 UNIT = "${equipment:sqlstring}"
 POINTS = f"FROM signals g WHERE g.equipment = {UNIT} AND g.retired_at IS NULL"
+GROUP = """g."group" || '/' || g.unit"""
+MEASURED = "g.kind IN ('measurement', 'setpoint')"
 SPAN = "($__timeTo()::timestamptz - $__timeFrom()::timestamptz)"
 RAW_UP_TO = "interval '2 hours'"
 MINUTES_UP_TO = "interval '2 days'"
@@ -31,20 +33,28 @@ def unit(lang: Lang) -> dashboard.Dashboard:
         .annotation(alarm_annotations(text))
         .annotation(event_annotations(text))
         .with_panel(
-            theme.rows(text("unit.card"), text("unit.card.d"), text("unit.empty.unit"), height=4).with_target(
-                Sql(card(text))
+            theme.rows(text("unit.card"), text("unit.card.d"), text("unit.empty.unit"), height=13, width=9)
+            .show_header(False)
+            .override_by_name(text("field"), theme.wide(96))
+            .override_by_name(
+                text("value"), [*theme.words({text(s): theme.BLUE for s in ("offline", "unknown")}), *theme.narrow(120)]
             )
+            .override_by_name(text("phone"), theme.phone(text("call")))
+            .with_target(Sql(card(text)))
         )
         .with_panel(
-            theme.rows(text("unit.alarms"), text("unit.alarms.d"), text("unit.empty.alarms"), height=6)
-            .override_by_name(text("priority"), theme.words({text(p): theme.PRIORITY_COLOURS[p] for p in PRIORITIES}))
+            theme.rows(text("unit.alarms"), text("unit.alarms.d"), text("unit.empty.alarms"), height=13, width=15)
+            .override_by_name(text("priority"), theme.priorities(text))
+            .override_by_name(text("since"), theme.moment())
+            .override_by_name(text("cleared"), theme.moment())
+            .override_by_name(text("state"), theme.wide(130))
             .with_target(Sql(alarms(text)))
         )
         .with_row(dashboard.Row(text("unit.values")))
         .with_panel(
-            theme.lines("${group:text}", text("unit.values.d"), text("unit.empty.values"), width=12)
+            theme.lines("${group:text}", text("unit.values.d"), text("unit.empty.values"), height=7)
             .repeat("group")
-            .repeat_direction("h")
+            .repeat_direction("v")
             .override_by_regexp(f".*{text('limit')}.*", theme.as_line(theme.AMBER))
             .with_target(Sql(values(text), format="time_series", ref_id="A"))
             .with_target(Sql(limits(text), format="time_series", ref_id="B"))
@@ -53,43 +63,49 @@ def unit(lang: Lang) -> dashboard.Dashboard:
         .with_panel(
             theme.states("${state:text}", text("unit.states.d"), text("unit.empty.values"))
             .repeat("state")
-            .repeat_direction("h")
-            .with_target(Sql(states(text)))
+            .repeat_direction("v")
+            .with_target(Sql(states(text), ref_id="A"))
+            .with_target(Sql(state_words_of_point(text), ref_id="B"))
         )
-        .with_row(dashboard.Row(text("unit.counters")))
+        .with_row(dashboard.Row(text("unit.details")))
         .with_panel(
-            theme.rows(
-                text("unit.counters"), text("unit.counters.d"), text("unit.empty.counters"), width=12
-            ).with_target(Sql(counters(text)))
-        )
-        .with_panel(
-            theme.rows(text("unit.events"), text("unit.events.d"), text("unit.empty.events"), width=12).with_target(
-                Sql(events(text))
-            )
+            theme.rows(text("unit.counters"), text("unit.counters.d"), text("unit.empty.counters"), width=12)
+            .override_by_name(text("time"), theme.moment("YYYY-MM-DD HH:mm:ss"))
+            .with_target(Sql(counters(text)))
         )
         .with_panel(
-            theme.rows(text("unit.raw"), text("unit.raw.d"), text("unit.empty.values")).with_target(Sql(raw(text)))
+            theme.rows(text("unit.events"), text("unit.events.d"), text("unit.empty.events"), width=12)
+            .override_by_name(text("time"), theme.moment("YYYY-MM-DD HH:mm:ss"))
+            .with_target(Sql(events(text)))
+        )
+        .with_panel(
+            theme.rows(text("unit.raw"), text("unit.raw.d"), text("unit.empty.values"))
+            .override_by_name(text("time"), theme.moment("YYYY-MM-DD HH:mm:ss.SSS"))
+            .with_target(Sql(raw(text)))
         )
     )
 
 
 def unit_variable(text: Texts) -> dashboard.QueryVariable:
     """One unit."""
-    sql = f"SELECT name_{text.lang} || ' · ' || id AS __text, id AS __value FROM equipment WHERE retired_at IS NULL ORDER BY 1"
-    return variable("equipment", text("unit"), sql, every=False)
+    sql = f"""SELECT name_{text.lang} || ' · ' || id AS __text, id AS __value, 0 AS n FROM equipment
+              WHERE retired_at IS NULL"""
+    return variable("equipment", text("unit"), sql, none=text.literal("none"), every=False)
 
 
 def group_variable(text: Texts) -> dashboard.QueryVariable:
-    """The unit's groups of measured points, each a panel."""
-    sql = f"""SELECT DISTINCT g."group" AS __text, g."group" AS __value {POINTS}
-              AND g.kind IN ('measurement', 'setpoint') ORDER BY 1"""
-    return variable("group", text("unit.group"), sql, every=True).hide(VariableHide.HIDE_VARIABLE)
+    """The unit's groups of measured points of one measure, each a panel with one axis, in the profile's order."""
+    name = f"""{text.group_case('g."group"')} || CASE g.unit WHEN '' THEN '' ELSE ' (' || g.unit || ')' END"""
+    sql = f"""SELECT {name} AS __text, {GROUP} AS __value, min(g.ordinal) AS n {POINTS} AND {MEASURED} GROUP BY 1, 2"""
+    built = variable("group", text("unit.group"), sql, none=text.literal("unit.no_values"), every=True)
+    return built.hide(VariableHide.HIDE_VARIABLE)
 
 
 def state_variable(text: Texts) -> dashboard.QueryVariable:
     """The unit's states, each a timeline."""
-    sql = f"SELECT g.name_{text.lang} AS __text, g.point AS __value {POINTS} AND g.kind = 'state' ORDER BY g.name_{text.lang}"
-    return variable("state", text("unit.state"), sql, every=True).hide(VariableHide.HIDE_VARIABLE)
+    sql = f"SELECT g.name_{text.lang} AS __text, g.point AS __value, g.ordinal AS n {POINTS} AND g.kind = 'state'"
+    built = variable("state", text("unit.state"), sql, none=text.literal("unit.no_states"), every=True)
+    return built.hide(VariableHide.HIDE_VARIABLE)
 
 
 def alarm_annotations(text: Texts) -> dashboard.AnnotationQuery:
@@ -144,29 +160,38 @@ class SqlAnnotationTarget(AnnotationTarget):
 
 
 def card(text: Texts) -> str:
-    """Who and where it is."""
+    """Who and where it is, a line each: what is not known has none."""
     lang, column = text.lang, text.column
+    connection = f"""CASE WHEN e.online IS NULL THEN '{text.literal("unknown")}'
+                          WHEN e.online THEN '{text.literal("online")}' ELSE '{text.literal("offline")}' END"""
+    lines = {
+        "unit": f"e.name_{lang}, ''",
+        "connection": f"{connection}, ''",
+        "address": "e.address, ''",
+        "area": f"e.area_{lang}, ''",
+        "maintainer": f"e.maintainer_{lang}, e.maintainer_phone",
+        "user": f"e.user_{lang}, e.user_phone",
+        "owner": f"e.owner_{lang}, e.owner_phone",
+        "class": f"e.class_name_{lang}, ''",
+        "registration": "e.registration_code, ''",
+        "model": "e.model, ''",
+        "profile": "e.profile, ''",
+    }
+    values = ", ".join(f"({n}, '{text.literal(key)}', {line})" for n, (key, line) in enumerate(lines.items()))
     return f"""
-        SELECT e.name_{lang} AS {column("unit")},
-               CASE WHEN e.online IS NULL THEN '{text.literal("unknown")}' WHEN e.online THEN '{text.literal("online")}'
-                    ELSE '{text.literal("offline")}' END AS {column("connection")},
-               e.class_name_{lang} AS {column("class")}, e.area_{lang} AS {column("area")}, e.address AS {column("address")},
-               e.owner_{lang} || ' ' || e.owner_phone AS {column("owner")},
-               e.user_{lang} || ' ' || e.user_phone AS {column("user")},
-               e.maintainer_{lang} || ' ' || e.maintainer_phone AS {column("maintainer")},
-               e.registration_code AS {column("registration")}, e.model AS {column("model")}, e.profile AS {column("profile")}
-        FROM equipment e WHERE e.id = {UNIT}"""
+        SELECT v.field AS {column("field")}, v.value AS {column("value")}, nullif(v.phone, '') AS {column("phone")}
+        FROM equipment e, LATERAL (VALUES {values}) AS v(n, field, value, phone)
+        WHERE e.id = {UNIT} AND v.value <> '' ORDER BY v.n"""
 
 
 def alarms(text: Texts) -> str:
     """Raised in the period or still open, newest first."""
     lang, column = text.lang, text.column
     return f"""
-        SELECT m.onset AS {column("since")}, {priority_words(text)} AS {column("priority")},
-               m.text_{lang} AS {column("alarm")},
-               {state_words(text)} AS {column("state")}, m.acknowledged_by AS {column("acknowledged_by")},
-               m.acknowledge_note AS {column("note")}, m.cleared_at AS {column("cleared")},
-               m.action_{lang} AS {column("action")}
+        SELECT {priority_words(text)} AS {column("priority")}, m.text_{lang} AS {column("alarm")},
+               m.onset AS {column("since")}, m.cleared_at AS {column("cleared")},
+               {state_words(text)} AS {column("state")}, m.action_{lang} AS {column("action")},
+               m.acknowledged_by AS {column("acknowledged_by")}, m.acknowledge_note AS {column("note")}
         FROM alarms m WHERE m.equipment = {UNIT} AND ($__timeFilter(m.raised_at) OR m.state <> 'normal')
         ORDER BY m.raised_at DESC LIMIT 200"""
 
@@ -176,25 +201,32 @@ def _label(text: Texts) -> str:
     return f"g.name_{text.lang} || CASE WHEN g.unit = '' THEN '' ELSE ' (' || g.unit || ')' END"
 
 
+def _readings(
+    signals: str, *, last: bool = False, raw_up_to: str = RAW_UP_TO, minutes_up_to: str = MINUTES_UP_TO
+) -> str:
+    """Columns signal_id, time, value, low, high: raw readings, minutes or hours by the length of the period.
+
+    `signals` is a query of signal ids: as an array, not joined, they reach the inside of the aggregates (docs/sql.md).
+    `last`: the last reading of a minute or hour, not its mean.
+    """
+    mine = f"s.signal_id = ANY (ARRAY({signals})) AND $__timeFilter(s.time)"
+    good, value = "CASE WHEN s.quality >= 64 THEN s.value END", "s.last" if last else "s.avg"
+    return f"""
+        SELECT s.signal_id, s.time, {good} AS value, {good} AS low, {good} AS high
+        FROM samples s WHERE {mine} AND {SPAN} <= {raw_up_to}
+        UNION ALL
+        SELECT s.signal_id, s.time, {value}, s.min, s.max
+        FROM samples_1m s WHERE {mine} AND {SPAN} > {raw_up_to} AND {SPAN} <= {minutes_up_to}
+        UNION ALL
+        SELECT s.signal_id, s.time, {value}, s.min, s.max FROM samples_1h s WHERE {mine} AND {SPAN} > {minutes_up_to}"""
+
+
 def values(text: Texts) -> str:
     """Raw readings, means of a minute or of an hour, by the length of the period; bad readings leave a gap."""
-    metric = _label(text)
-    chosen = (
-        f"""g.equipment = {UNIT} AND g."group" IN (${{group:sqlstring}}) AND g.kind IN ('measurement', 'setpoint')"""
-    )
-    join = "JOIN signals g ON g.equipment = s.equipment AND g.point = s.point"
+    mine = f"{POINTS} AND {GROUP} IN (${{group:sqlstring}}) AND {MEASURED}"
     return f"""
-        SELECT s.time, {metric} AS metric, CASE WHEN s.quality >= 64 THEN s.value END AS value
-        FROM samples s {join} WHERE {chosen} AND s.equipment = {UNIT} AND $__timeFilter(s.time) AND {SPAN} <= {RAW_UP_TO}
-        UNION ALL
-        SELECT s.time, {metric}, s.avg
-        FROM samples_1m s {join} WHERE {chosen} AND s.equipment = {UNIT} AND $__timeFilter(s.time)
-        AND {SPAN} > {RAW_UP_TO} AND {SPAN} <= {MINUTES_UP_TO}
-        UNION ALL
-        SELECT s.time, {metric}, s.avg
-        FROM samples_1h s {join} WHERE {chosen} AND s.equipment = {UNIT} AND $__timeFilter(s.time)
-        AND {SPAN} > {MINUTES_UP_TO}
-        ORDER BY 1"""
+        SELECT r.time, g.name_{text.lang} AS metric, r.value
+        FROM ({_readings(f"SELECT g.signal_id {mine}")}) r JOIN signals g USING (signal_id) ORDER BY r.time"""
 
 
 def limits(text: Texts) -> str:
@@ -204,32 +236,41 @@ def limits(text: Texts) -> str:
                (l.limit_ ->> 'limit')::float8 AS value
         FROM signals g, jsonb_array_elements(g.limits) AS l(limit_),
              (VALUES ($__timeFrom()::timestamptz), ($__timeTo()::timestamptz)) AS t(time)
-        WHERE g.equipment = {UNIT} AND g."group" IN (${{group:sqlstring}}) AND g.kind = 'measurement'
+        WHERE g.equipment = {UNIT} AND {GROUP} IN (${{group:sqlstring}}) AND g.kind = 'measurement'
         AND l.limit_ ->> 'condition' IN ('above', 'below') ORDER BY 1, 2"""
 
 
 def states(text: Texts) -> str:
-    """Changes of one state point, in words."""
-    lang = text.lang
+    """Changes of one state point, a bad reading as a gap: each change up to 6 hours, else as each minute ended."""
+    signals = f"SELECT g.signal_id {POINTS} AND g.point IN (${{state:sqlstring}})"
+    readings = _readings(signals, last=True, raw_up_to="interval '6 hours'", minutes_up_to="interval '40 days'")
     return f"""
-        SELECT c.time, coalesce(c.enum -> (c.value::int)::text ->> '{lang}', c.value::text, '{text.literal("bad")}') AS state
-        FROM (SELECT s.time, CASE WHEN s.quality >= 64 THEN s.value END AS value, g.enum,
-                     lag(CASE WHEN s.quality >= 64 THEN s.value END) OVER (ORDER BY s.time) AS before,
-                     row_number() OVER (ORDER BY s.time) AS n
-              FROM samples s JOIN signals g ON g.equipment = s.equipment AND g.point = s.point
-              WHERE s.equipment = {UNIT} AND s.point IN (${{state:sqlstring}}) AND $__timeFilter(s.time)) c
+        SELECT c.time, c.value AS {text.column("state")}
+        FROM (SELECT r.time, r.value, lag(r.value) OVER (ORDER BY r.time) AS before,
+                     row_number() OVER (ORDER BY r.time) AS n FROM ({readings}) r) c
         WHERE c.n = 1 OR c.value IS DISTINCT FROM c.before ORDER BY 1 LIMIT 5000"""
+
+
+def state_words_of_point(text: Texts) -> str:
+    """What the values of one state point mean, and their colours: the lowest is grey, so that what is usual is calm."""
+    colours = ", ".join(f"'{colour}'" for colour in theme.STATE_COLOURS)
+    return f"""
+        SELECT o.key AS code, o.value ->> '{text.lang}' AS word,
+               (ARRAY[{colours}])[1 + (row_number() OVER (ORDER BY o.key::float8) - 1) % {len(theme.STATE_COLOURS)}] AS colour
+        FROM signals g, jsonb_each(g.enum) AS o WHERE g.equipment = {UNIT} AND g.point IN (${{state:sqlstring}})
+        ORDER BY o.key::float8"""
 
 
 def counters(text: Texts) -> str:
     """Counters: the newest value and the growth over the period."""
-    column = text.column
+    column, mine = text.column, f"{POINTS} AND g.kind = 'counter'"
     return f"""
-        SELECT {_label(text)} AS {column("point")}, l.value AS {column("value")}, l.time AS {column("time")},
-               (SELECT max(h.max) - min(h.min) FROM samples_1m h WHERE h.equipment = g.equipment AND h.point = g.point
-                AND $__timeFilter(h.time)) AS {column("increase")}
-        FROM signals g LEFT JOIN latest l ON l.equipment = g.equipment AND l.point = g.point
-        WHERE g.equipment = {UNIT} AND g.kind = 'counter' AND g.retired_at IS NULL ORDER BY 1"""
+        WITH growth AS (SELECT r.signal_id, max(r.high) - min(r.low) AS increase
+                        FROM ({_readings(f"SELECT g.signal_id {mine}")}) r GROUP BY r.signal_id)
+        SELECT {_label(text)} AS {column("point")}, l.value AS {column("value")}, i.increase AS {column("increase")},
+               l.time AS {column("time")}
+        FROM (SELECT * {mine}) g LEFT JOIN latest l ON l.equipment = g.equipment AND l.point = g.point
+        LEFT JOIN growth i USING (signal_id) ORDER BY g.ordinal, g.point"""
 
 
 def events(text: Texts) -> str:
@@ -242,12 +283,13 @@ def events(text: Texts) -> str:
 
 
 def raw(text: Texts) -> str:
-    """The readings themselves."""
+    """The readings themselves: the last of each signal by its index, then the last of all."""
     column = text.column
     quality = f"""CASE WHEN s.quality >= 192 THEN '{text.literal("good")}' WHEN s.quality >= 64
                   THEN '{text.literal("uncertain")}' ELSE '{text.literal("bad")}' END"""
     return f"""
         SELECT s.time AS {column("time")}, g.name_{text.lang} AS {column("point")}, s.value AS {column("value")},
-               g.unit AS {column("unit")}, {quality} AS {column("quality")}
-        FROM samples s JOIN signals g ON g.equipment = s.equipment AND g.point = s.point
-        WHERE s.equipment = {UNIT} AND $__timeFilter(s.time) ORDER BY s.time DESC LIMIT 500"""
+               g.unit AS {column("measure")}, {quality} AS {column("quality")}
+        FROM signals g CROSS JOIN LATERAL (
+            SELECT * FROM samples s WHERE s.signal_id = g.signal_id AND $__timeFilter(s.time) ORDER BY s.time DESC LIMIT 500) s
+        WHERE g.equipment = {UNIT} ORDER BY s.time DESC LIMIT 500"""

@@ -12,10 +12,10 @@ from tests.fixtures.store import execute
 
 PROMISED = {
     "equipment": "id class profile area owner user maintainer status",
-    "samples": "equipment point time value quality",
+    "samples": "equipment point time value quality signal_id",
     "latest": "equipment point time value quality",
-    "samples_1m": "equipment point time avg min max count count_bad last",
-    "samples_1h": "equipment point time avg min max count count_bad last",
+    "samples_1m": "equipment point time avg min max count count_bad last signal_id",
+    "samples_1h": "equipment point time avg min max count count_bad last signal_id",
     "events": "equipment time scheme code state",
     "findings": "id equipment point detector",
     "alarms": "id equipment point detector state priority raised_at acknowledged_at acknowledged_by cleared_at owner"

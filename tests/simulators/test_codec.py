@@ -54,6 +54,15 @@ def test_the_word_order_vector_of_the_boiler_notes(order: str, registers: list[i
         ({"type": "f32"}, 0.1, "ABCD", [0x3DCC, 0xCCCD]),
         ({"type": "f32"}, math.nan, "ABCD", [0x7FC0, 0x0000]),
         ({"type": "string", "length": 2}, "AbC", "", [0x4162, 0x4300]),
+        ({"type": "string", "length": 2}, "AbC", "BA", [0x6241, 0x0043]),
+        ({"type": "bcd16", "scale": 0.01}, 12.34, "AB", [0x1234]),
+        ({"type": "bcd32"}, 12345678, "ABCD", [0x1234, 0x5678]),
+        ({"type": "bcd32"}, 12345678, "CDAB", [0x5678, 0x1234]),
+        ({"type": "bcd64"}, 1234567890123456, "ABCDEFGH", [0x1234, 0x5678, 0x9012, 0x3456]),
+        ({"type": "bcd16", "not_available": (0xFFFF,)}, math.nan, "AB", [0xFFFF]),
+        ({"type": "u16", "wrap": 10000, "not_available": (0xFFFF,)}, math.nan, "AB", [0xFFFF]),
+        ({"type": "u16", "wrap": 10000}, 123456, "AB", [3456]),
+        ({"type": "bcd16", "wrap": 10000, "scale": 0.1}, 1000.1, "AB", [0x0001]),
     ],
 )
 def test_values_become_the_registers_that_the_documents_say(
@@ -70,6 +79,8 @@ def test_values_become_the_registers_that_the_documents_say(
         ({"type": "i16", "scale": 0.1}, 4000.0, "i16 × 0.1"),
         ({"type": "u16"}, math.nan, "found nan"),
         ({"type": "f32"}, 1e39, "f32"),
+        ({"type": "bcd16"}, 10000, "bcd16"),
+        ({"type": "bcd16"}, -1, "bcd16"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_never_clamped(point: dict[str, Any], value: float, said: str) -> None:
@@ -114,6 +125,29 @@ def test_bits_of_one_register_do_not_disturb_each_other() -> None:
     assert image.read("holding", 3, 1) == [0b1000_0000_0010_0000]
     with pytest.raises(ValueError, match=r"expected 0\.\.7 in 3 bits, found 8"):
         image.set("field", 8)
+
+
+def test_bits_of_a_wide_integer_are_counted_from_the_lowest_of_the_ordered_number() -> None:
+    points = {
+        "low": {"modbus": {"address": 0, "type": "u32", "bit": 0}},
+        "middle": {"modbus": {"address": 0, "type": "u32", "bit": 12, "bits": 8}},
+        "top": {"modbus": {"address": 2, "type": "u64", "bit": 60, "bits": 4}},
+    }
+    image = RegisterImage(profile(points, modbus={"word_order": "CDAB"}))
+    for name, value in (("low", 1), ("middle", 0xAB), ("top", 0xF)):
+        image.set(name, value)
+    assert image.read("holding", 0, 6) == [0xB001, 0x000A, 0, 0, 0, 0xF000], "low word first"
+
+
+def test_addresses_counted_from_1_are_sent_from_0_and_ranges_of_one_table_hold_there_alone() -> None:
+    points = {"a": {"modbus": {"address": 1}}, "b": {"modbus": {"address": 9, "table": "input"}}}
+    device = {"address_base": 1, "illegal_by_table": {"input": ((5, 6),)}}
+    image = RegisterImage(profile(points, modbus=device))
+    image.set("a", 7)
+    image.set("b", 8)
+    assert (image.read("holding", 0, 1), image.read("input", 8, 1)) == ([7], [8])
+    assert image.read("input", 4, 1) is None
+    assert image.read("holding", 4, 1) == [0]
 
 
 def test_addresses_that_the_device_has_not_and_forbidden_ranges_are_refused() -> None:

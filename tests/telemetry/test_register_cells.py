@@ -16,6 +16,7 @@ from telemetry.register_cells import (
     meanings,
     modicon,
     number,
+    registers_of,
     table_of,
     value_range,
     widened,
@@ -24,11 +25,11 @@ from telemetry.register_cells import (
 from telemetry.register_map import RegisterType
 
 TYPES = {
-    "bool": "BOOL|Boolean|bit|Digital|Coil|布尔型|开关量",
-    "u16": "uint16|UINT16|WORD|unsigned 16-bit|16 bit unsigned integer|U16|无符号16位|uint16_t|enum16|Bitfield16|字",
-    "i16": "int16|Signed16|SINT16|Short|16位有符号整数|S16|int16_t|Int16",
-    "u32": "UINT32|DWORD|UDINT|U32|32-bit unsigned|双字|无符号32位整型",
-    "i32": "DINT|int32|Long|Signed 32 bit|长整型|32位整数",
+    "bool": "BOOL|Boolean|bit|Digital|Coil|布尔型|开关量|1bit",
+    "u16": "uint16|UINT16|WORD|unsigned 16-bit|16 bit unsigned integer|U16|无符号16位|uint16_t|U_WORD|enum16|16BIT_FLAGS|字",
+    "i16": "int16|Signed16|SINT16|Short|16位有符号整数|S16|int16_t|S_WORD|Int16",
+    "u32": "UINT32|DWORD|UDINT|U32|32-bit unsigned|双字|U_DWORD|无符号32位整型",
+    "i32": "DINT|int32|Long|Signed 32 bit|长整型|S_DWORD|32位整数",
     "u64": "UINT64|QWORD|ULINT|unsigned64",
     "i64": "INT64|LINT|LLong|64位整型",
     "f32": "REAL|float|Float32|FLOAT32-IEEE|IEEE754|单精度浮点数|浮点|32-bit float|Single|IEEE-754 32 bit floating point",
@@ -58,6 +59,21 @@ def test_a_type_without_a_width_is_as_wide_as_its_length(said: str, registers: i
     assert widened(cell_type(said), registers) == RegisterType(kind)
 
 
+def test_a_length_says_what_it_counts_or_counts_as_its_list_does() -> None:
+    assert [registers_of(said, each=1) for said in ("2", "2 words", "4byte", "4字节", "32 bit", "1个", "1")] == [
+        2,
+        2,
+        2,
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert [registers_of(said, each=2) for said in ("4", "3", "2 registers")] == [2, 2, 2]
+    with pytest.raises(ValueError, match="a number of registers"):
+        registers_of("some", each=1)
+
+
 def test_a_length_that_contradicts_its_type_or_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="2 registers"):
         widened(cell_type("REAL"), 1)
@@ -78,8 +94,10 @@ def test_a_string_says_how_many_characters(said: str, characters: int | None) ->
     assert (cell_type(said).kind, cell_type(said).characters) == (RegisterType.STRING, characters)
 
 
-@pytest.mark.parametrize(("said", "bit"), [("UINT8L", 0), ("uint8h", 8), ("byte", 0)])
-def test_half_a_register_is_a_field_of_eight_bits(said: str, bit: int) -> None:
+@pytest.mark.parametrize(
+    ("said", "bit"), [("UINT8L", 0), ("uint8h", 8), ("byte", None), ("8bit", None), ("uint8", None)]
+)
+def test_half_a_register_is_a_field_of_eight_bits(said: str, bit: int | None) -> None:
     found = cell_type(said)
     assert (found.kind, found.bit, found.bits) == (RegisterType.U16, bit, 8)
 
@@ -132,6 +150,8 @@ def test_what_is_no_word_order_is_refused(said: str) -> None:
         ("0x04", "input"),
         ("03H", "holding"),
         ("FC4", "input"),
+        ("h", "holding"),
+        ("input_register", "input"),
         ("3/6", "holding"),
         ("03,06,16", "holding"),
         ("1 / 5 / 15", "coil"),
@@ -172,9 +192,12 @@ def test_what_reads_no_table_is_refused(said: str) -> None:
         ("001FH", CellAddress(31, "")),
         ("16#10", CellAddress(16, "")),
         ("40008", CellAddress(40008, "40008")),
+        ("x1F", CellAddress(31, "")),
+        ("0x1F.b8", CellAddress(31, "", bit=8)),
         ("40008.3", CellAddress(40008, "40008", bit=3)),
         ("40001:15", CellAddress(40001, "40001", bit=15)),
         ("40 001", CellAddress(40001, "40001")),
+        ("40001,40002", CellAddress(40001, "40001", 2)),
         ("40001-40002", CellAddress(40001, "40001", 2)),
         ("0x10~0x13", CellAddress(16, "", 4)),
         ("4x0008", CellAddress(7, "", table="holding")),
@@ -195,7 +218,9 @@ def test_an_address_in_a_hexadecimal_column_is_hexadecimal() -> None:
     assert cell_address("00FF", hexadecimal=True).number == 255
 
 
-@pytest.mark.parametrize("said", ["", "zz", "D100", "-1", "1.5.2", "4x0", "40002-40001", "1-500", "12345678", "10FF"])
+@pytest.mark.parametrize(
+    "said", ["", "zz", "D100", "-1", "1.5.2", "4x0", "40002-40001", "1-500", "1,5", "12345678", "10FF"]
+)
 def test_what_is_no_address_is_refused(said: str) -> None:
     with pytest.raises(ValueError, match="an address"):
         cell_address(said, hexadecimal=False)
@@ -245,7 +270,7 @@ def test_a_factor_is_known_however_it_is_written(said: str, scale: float) -> Non
     assert factor(said) == scale
 
 
-@pytest.mark.parametrize("said", ["0", "about ten", "/0", "Square Root", "1,000"])
+@pytest.mark.parametrize("said", ["-3", "0", "about ten", "/0", "Square Root", "1,000"])
 def test_what_is_no_factor_is_refused(said: str) -> None:
     with pytest.raises(ValueError, match=r"a (number|factor)"):
         factor(said)
@@ -286,6 +311,7 @@ def test_a_decimal_comma_is_one_where_the_list_uses_it() -> None:
         ("0=Off; 1=On", {0: "Off", 1: "On"}),
         ("0：停止 1：运行 2：故障", {0: "停止", 1: "运行", 2: "故障"}),
         ("0: idle, 1: heating (burner), 16: lockout", {0: "idle", 1: "heating", 16: "lockout"}),
+        ('{"0":"Open","1":"Closed"}', {0: "Open", 1: "Closed"}),
         ("0-100", {}),
         ("1=on", {}),
         ("4-20 mA", {}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from telemetry.files import load_profile
 from telemetry.profile import ModbusPoint, Profile
 from telemetry.register_list import Draft, draft_profile
-from telemetry.register_table import HEADERS, NoTable, decode, meaning_of, read_table
+from telemetry.register_table import HEADERS, NoTable, read_table
 
 LISTS = Path(__file__).parent / "lists"
 
@@ -178,9 +177,54 @@ def test_modicon_numbers_are_believed_only_where_nothing_contradicts_them(tmp_pa
     assert one(tmp_path, "name,address,type", "a,10008,int16").address == 10008, "not a bit"
     plain = draft_of(rows("name,address,type", "a,40008,int16", "b,7,int16"))
     assert [p.modbus and p.modbus.address for p in loaded(plain, tmp_path).points.values()] == [40008, 7]
-    zero = draft_of(rows("name,address,type", "a,40000,int16", "b,40008,int16"))
-    assert [p.modbus and p.modbus.address for p in loaded(zero, tmp_path).points.values()] == [0, 8]
-    assert "counted from 0" in zero.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "first", "found", "said"),
+    [
+        ("auto", 40001, [0, 8], "If they are sent as they stand, import with --addresses plain."),
+        ("plain", 40001, [40001, 40009], "If they are, import with --addresses modicon."),
+        ("modicon", 40001, [0, 8], "counted from 1"),
+        ("auto", 40000, [40000, 40009], "If they are, import with --addresses modicon."),
+        ("modicon", 40000, [0, 9], "counted from 0"),
+    ],
+)
+def test_what_numbers_are_is_said_and_can_be_decided(
+    addresses: Any, first: int, found: list[int], said: str, tmp_path: Path
+) -> None:
+    raw = rows("name,address,type", f"a,{first},int16", "b,40009,int16")
+    draft = draft_profile(raw, "map.csv", name="draft", equipment_class="device", addresses=addresses)
+    assert [place[1] for place in places(loaded(draft, tmp_path)).values()] == found
+    assert said in " ".join(draft.notes)
+
+
+def test_what_is_no_modicon_number_is_left_out_where_they_are_asked_for(tmp_path: Path) -> None:
+    raw = rows("name,address,type", "a,40001,int16", "b,7,int16", "c,0x0007,int16")
+    draft = draft_profile(raw, "map.csv", name="draft", equipment_class="device", addresses="modicon")
+    assert [place[1] for place in places(loaded(draft, tmp_path)).values()] == [0, 7]
+    assert [(fault.line, fault.found) for fault in draft.faults] == [(3, '"7"')]
+
+
+def test_comments_between_the_rows_are_no_rows(tmp_path: Path) -> None:
+    draft = draft_of(rows("# map, of a meter", "name,address,type", "# energy, in kWh,", "#1 pump,7,int16"))
+    assert draft.faults == ()
+    assert list(loaded(draft, tmp_path).points) == ["1_pump"]
+
+
+def test_a_configuration_of_modpoll_is_a_list_without_a_header(tmp_path: Path) -> None:
+    lines = (
+        "device,meter,1",
+        "poll,input_register,0,4,BE_LE",
+        "ref,voltage,0,float32,r,V",
+        "ref,power,2,int32,r,W,0.1",
+    )
+    draft = draft_of(rows(*lines, "poll,coil,5,1,BE_BE", "ref,relay,5,bool,rw", "ref,clock,6,date,r"))
+    assert places(loaded(draft, tmp_path)) == {
+        "voltage": ("input", 0, "f32", "CDAB", 1),
+        "power": ("input", 2, "i32", "CDAB", 0.1),
+        "relay": ("coil", 5, "bool", "", 1),
+    }
+    assert [(fault.line, fault.key) for fault in draft.faults] == [(7, "type")]
 
 
 def test_a_coil_whose_leading_zeros_a_spreadsheet_ate_is_numbered_as_its_list_is(tmp_path: Path) -> None:
@@ -253,6 +297,17 @@ def test_a_bool_in_no_place_is_not_guessed() -> None:
     assert fault.expected.startswith("a function code or a table, or a bit, for a bool")
 
 
+def test_a_field_of_bits_needs_its_place(tmp_path: Path) -> None:
+    draft = draft_of(
+        rows("name,address,type,bit", "a,1,8bit,8", "b,2.4,4bit,", "c,3,byte,", "d,4,uint16,0-15", "e,5,uint32,20")
+    )
+    assert [place[5:] for place in places(loaded(draft, tmp_path)).values()] == [
+        *((("bit", 8), ("bits", 8)), (("bit", 4), ("bits", 4)), (), (("bit", 20),)),
+    ]
+    (fault,) = draft.faults
+    assert fault.expected == "a bit's number, for a field of 8 bits (row left out)"
+
+
 def test_what_only_the_check_of_profiles_knows_leaves_its_row_out_too(tmp_path: Path) -> None:
     draft = draft_of(rows("name,address,fc,type", "a,65535,3,float", "b,1,3,float"))
     assert list(loaded(draft, tmp_path).points) == ["b"]
@@ -293,48 +348,6 @@ def test_a_file_that_is_no_register_list_is_refused_with_why(raw: bytes, line: i
     assert (draft.points, draft.text) == (0, "")
     (fault,) = draft.faults
     assert (fault.line, fault.found) == (line, found)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_encodings_and_separators_make_no_difference(encoding: str, separator: str) -> None:
-    out = io.StringIO()
-    csv.writer(out, delimiter=separator).writerows(
-        [["名称", "地址", "数据类型", "单位"], ["出水, 温度; 一", "7", "int16", "°C"]]
-    )
-    (row,) = read_table(out.getvalue().encode(encoding)).rows
-    assert dict(row.cells) == {"name": "出水, 温度; 一", "address": "7", "type": "int16", "unit": "°C"}
-
-
-def test_a_western_degree_sign_is_no_chinese_character() -> None:
-    assert decode("a,°C\né".encode("cp1252")) == "a,°C\né"
-    assert decode("温度,°C".encode("gb18030")) == "温度,°C"
-
-
-def test_the_separator_that_a_spreadsheet_wrote_first_is_believed_and_lines_are_counted_on() -> None:
-    table = read_table(b'sep=;\r\n"Na\r\nme";Address\r\na;1\r\n\r\nb;2\r\n')
-    assert [row.line for row in table.rows] == [4, 6]
-
-
-def test_a_header_is_known_in_two_languages_with_its_unit_in_brackets() -> None:
-    assert [
-        meaning_of(h)
-        for h in ("名称 Name", "Address (hex)", "Modbus地址", "Reg.Type", "Scale_Factor", "单位(Unit)", "colour")
-    ] == [
-        "name",
-        "address",
-        "address",
-        "function",
-        "scale",
-        "unit",
-        None,
-    ]
-
-
-def test_no_header_means_two_things() -> None:
-    words = [word for listed in HEADERS.values() for word in listed.split()]
-    assert sorted(words) == sorted(set(words))
-    assert all(re.fullmatch(r"[a-z0-9\u3400-\u9fff]+", word) for word in words)
 
 
 WORDS = (

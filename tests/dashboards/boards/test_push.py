@@ -1,12 +1,11 @@
 """Pushing the boards: into the folder, over what was there, and a clear word where the server says no.
 
-The server here speaks the four endpoints that a push uses; a real Grafana is given by VIGIL_TEST_GRAFANA_URL.
+The server here speaks the four endpoints that a push uses; test_grafana.py pushes to a real one.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from dashboards.boards.push import PushFailed, push_boards
-from tests.fixtures import parts
 from tests.fixtures.ports import free_port
 
 TOKEN = "a-token"
@@ -103,16 +101,3 @@ def test_a_refused_token_and_an_absent_server_are_said_without_the_secret(grafan
     with pytest.raises(PushFailed) as failed:
         push_boards(f"http://user:secret@127.0.0.1:{free_port()}", None)
     assert "secret" not in str(failed.value)
-
-
-def test_a_real_grafana_takes_the_boards() -> None:
-    url = os.environ.get("VIGIL_TEST_GRAFANA_URL")
-    if url is None:
-        parts.missing(
-            "Grafana",
-            not_tried="pushing the boards to a real server",
-            how="give a server with a data source of uid vigil by VIGIL_TEST_GRAFANA_URL (login in the URL)",
-            obtainable=False,
-        )
-    assert url is not None
-    assert len(push_boards(url, None)) == 6
