@@ -2,7 +2,9 @@
 
 On a network a unit that kept a turn too long (silent or slow) is asked on a connection of its own from then on, together
 with others of its kind, until it has answered briskly a while: where a gateway serves its connections one by one, it
-delays nobody; where it has only one line behind it, it costs no more than before. On a serial line there is one queue,
+delays nobody; where it has only one line behind it, it costs no more than before. Before a second connection is trusted
+with that, a unit that answers is asked on it: an endpoint that refuses it, never serves it, or closes the first one for
+it is asked on one connection only. On a serial line there is one queue,
 and a unit that does not answer is waited for no longer than the line's units usually take.
 
 Invariant: the requests of a cycle are asked one after another, on whichever lane its unit belongs to at the time.
@@ -10,10 +12,11 @@ Invariant: the requests of a cycle are asked one after another, on whichever lan
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from edge.asking import Asker
+from edge.asking import GONE, Asker, Failure
 from edge.frames import Framing, Mbap, Query, Rtu
 from edge.lane import Lane, Watch
 from edge.reach import Reach, SerialReach, make_reach
@@ -28,6 +31,12 @@ GRACE: Final = 2.0
 """Patience in usual times."""
 PUSHED_OUT_S: Final = 1.0
 """A connection that is lost so soon after another was made gave way to it."""
+ALONE_S: Final = 300.0
+"""An endpoint that serves one connection only is tried with a second one again so often."""
+WITNESS: Final = 4.0
+"""Patience, in that of others, with a unit that is asked to see whether a connection is served."""
+FRAMES_BYTES: Final = 13
+"""Of an RTU request, and of its answer without the data."""
 BRISK: Final = 20
 """Answers in a row within patience after which a unit is among the others again."""
 SMOOTHING: Final = 0.05
@@ -61,7 +70,47 @@ class Usual:
         return max(GRACE * (self.mean_s + DEVIATIONS * self.deviation_s), PATIENCE_MIN_S)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Witness:
+    """Asks for a unit that answers, on a connection of which it is not known whether it is served. See edge.asking.Asker.
+
+    If it is not, the unit is asked on the connection that is.
+    """
+
+    bus: Bus
+    asker: Asker
+    query: Query
+    timeout_s: float
+    judging: bool = True
+
+    def sent(self) -> None:
+        """See Asker."""
+        self.asker.sent()
+
+    def answered(self, payload: bytes, time_us: int, took_s: float) -> None:
+        """See Asker."""
+        self._over(served=True)
+        self.asker.answered(payload, time_us, took_s)
+
+    def failed(self, failure: Failure, time_us: int) -> None:
+        """See Asker."""
+        if not self.judging or failure.exception:
+            self._over(served=True)
+            self.asker.failed(failure, time_us)
+        else:
+            self._over(served=False)
+            if self.asker is not GONE:
+                self.bus.main.ask(self.asker, self.query, self.timeout_s)
+
+    def overdue(self) -> None:
+        """See Asker."""
+
+    def _over(self, *, served: bool) -> None:
+        if self.judging:
+            self.bus.judged(served=served)
+
+
+@dataclass(slots=True, eq=False)
 class Bus:
     """The connections to one endpoint."""
 
@@ -69,35 +118,71 @@ class Bus:
     usual: Usual
     side: Lane | None = None
     """For units that keep their turn too long. None: there is only one line."""
-    _alone: bool = False
-    """The endpoint lets one connection live."""
     shared: bool = False
     """Whether several units are behind it."""
     _suspects: dict[int, int] = field(default_factory=dict)
     """Unit → brisk answers in a row, of those that kept a turn too long."""
+    _served: bool = False
+    """Whether a unit that answers was seen to do so on the side lane too."""
+    _alone_until_s: float = 0.0
+    """Until then one connection is all that the endpoint serves."""
+    _witness: _Witness | None = None
+
+    def __post_init__(self) -> None:
+        if self.side is not None:
+            self.main.heir, self.side.heir = self._main_lost, self._side_lost
 
     def ask(self, asker: Asker, query: Query, timeout_s: float, *, probe: bool) -> None:
         """Puts a request into its queue. `probe`: the unit has not answered lately."""
-        lane = self.main
-        if not self.shared:
-            lane.ask(asker, query, timeout_s)
+        if self._suspects and self.side is not None and self._goes_round(self.side, asker, query, timeout_s):
             return
-        if query.unit in self._suspects and self.side is not None and self._side_serves(self.side):
-            lane = self.side
-        elif probe and self.side is None and self.usual.patience_s is not None:
+        lane = self.main
+        if probe and self.shared and self.side is None and self.usual.patience_s is not None:
             timeout_s = min(timeout_s, self.usual.patience_s)
-        lane.ask(asker, query, timeout_s + lane.reach.on_wire_s(query.payload_bytes + 13))
+        lane.ask(asker, query, timeout_s + lane.reach.on_wire_s(query.payload_bytes + FRAMES_BYTES))
 
-    def _side_serves(self, side: Lane) -> bool:
-        """Whether the endpoint takes a second connection. One that closed the first for it never gets another."""
-        if (
-            self._alone
-            or 0.0 <= self.main.connection.lost_s - side.connection.up_s < PUSHED_OUT_S < side.connection.up_s
-        ):
-            self._alone = True
-            side.rest()
+    def _goes_round(self, side: Lane, asker: Asker, query: Query, timeout_s: float) -> bool:
+        """Asks on the side lane, if that is the way: for a suspect, or to see whether the lane is served."""
+        if asyncio.get_running_loop().time() < self._alone_until_s:
             return False
-        return side.reachable or not self.main.reachable
+        if query.unit in self._suspects:
+            if not self._served or not (side.reachable or not self.main.reachable):
+                return False
+            side.ask(asker, query, timeout_s)
+            return True
+        if self._served or self._witness is not None or not self.main.served:
+            return False
+        self._witness = _Witness(self, asker, query, timeout_s)
+        side.ask(self._witness, query, min(timeout_s, WITNESS * (self.usual.patience_s or timeout_s)))
+        return True
+
+    def judged(self, *, served: bool) -> None:
+        """Whether a unit that answers did so on the side lane. If not, one connection must do for a while."""
+        witness, self._witness, self._served = self._witness, None, served
+        if witness is not None:
+            witness.judging = False
+        if not served:
+            self._alone_until_s = asyncio.get_running_loop().time() + ALONE_S
+            if self.side is not None:
+                self.side.hand_over(self.main)
+
+    def _main_lost(self) -> Lane | None:
+        """The main connection is gone. If it gave way to the one beside it, what was asked is asked again."""
+        side = self.side
+        if side is None or side.connection.transport is None and not side.connection.opening:
+            return None
+        if asyncio.get_running_loop().time() - side.connection.up_s > PUSHED_OUT_S and not side.connection.opening:
+            return None
+        self.judged(served=False)
+        return self.main
+
+    def _side_lost(self) -> Lane | None:
+        """The side connection is gone, or cannot be made: what was never served goes the way of the others."""
+        self._served = False
+        if self.side is not None and self.side.served:
+            return None
+        self.judged(served=False)
+        return self.main
 
     def note(self, unit: int, took_s: float) -> None:
         """An answer of a unit took so long."""
@@ -115,12 +200,19 @@ class Bus:
             self._suspects[unit] = brisk + 1
 
     def overdue(self, unit: int) -> None:
-        """A unit kept its turn too long, or did not answer."""
+        """A unit kept its turn too long. While a suspect is waited for, that one may be why."""
+        if self.side is None or not self.side.waits:
+            self.accuse(unit)
+
+    def accuse(self, unit: int) -> None:
+        """A unit holds others up."""
         if self.shared:
             self._suspects[unit] = 0
 
     def leave(self, asker: Asker) -> None:
         """See Lane.leave."""
+        if self._witness is not None and self._witness.asker is asker:
+            self._witness.asker = GONE
         for lane in self._lanes:
             lane.leave(asker)
 

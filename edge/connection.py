@@ -58,11 +58,12 @@ class Connection:
     """Why the last attempt failed."""
     up_s: float = 0.0
     """When it was made, by the loop's time."""
-    lost_s: float = 0.0
-    """When the last one was closed by the other side."""
     _wire: _Wire | None = None
     _connecting: asyncio.Task[None] | None = None
     _place: int = 0
+    """Where the next attempt begins."""
+    _used: int = 0
+    """The place of the connection there is, or was last."""
     _retry_s: float = 0.0
     _wait_s: float = 0.0
 
@@ -70,14 +71,19 @@ class Connection:
         """Whether there is a connection, one is being made, or one may be tried now."""
         return self.transport is not None or self._connecting is not None or now_s >= self._retry_s
 
+    @property
+    def opening(self) -> bool:
+        """Whether one is being made."""
+        return self._connecting is not None
+
     def open(self, timeout_s: float, done: Callable[[bool], None]) -> None:
         """Has a connection made, unless one is; `done` is told whether there is one."""
         if self._connecting is None:
             self._connecting = asyncio.ensure_future(self._connect(timeout_s, done))
 
     def elsewhere(self) -> None:
-        """The next attempt begins at the next place."""
-        self._place += 1
+        """The next attempt begins at the place after the one that was used."""
+        self._place = self._used + 1
 
     def hang_up(self) -> None:
         """Closes it. Nothing more is heard of it."""
@@ -98,7 +104,6 @@ class Connection:
     def ended(self, why: str) -> None:
         """It was closed by the other side."""
         self.transport = self._wire = None
-        self.lost_s = asyncio.get_running_loop().time()
         self.owner.lost(why)
 
     async def _connect(self, timeout_s: float, done: Callable[[bool], None]) -> None:
@@ -108,7 +113,7 @@ class Connection:
             place = (self._place + step) % self.reach.places
             why = await self._try(place, timeout_s)
             if why is None:
-                self._connecting, self._place, self.why = None, 0, ""
+                self._connecting, self._place, self._used, self.why = None, 0, place, ""
                 self._wait_s = self._retry_s = 0.0
                 done(True)
                 return

@@ -5,11 +5,11 @@ Callbacks, not tasks: at a thousand devices a second a task and a future for eac
 Invariants
 - An answer is used only if its unit, function, length, and transaction where there is one, are those of a request that
   waits for it; after anything unreadable on a network the connection is closed, so that no late byte can be taken for a
-  later answer. Without transactions (RTU) a unit that did not answer is not asked again before its answer could no
-  longer come, and what comes in the meantime is discarded.
+  later answer. Without transactions (RTU, on a line or through a serial server) a unit that did not answer is not asked
+  again before its answer could no longer come, and what comes in the meantime, or fits nothing, is discarded.
 - At most one request has the turn. One that keeps it longer than `patience_s` loses the turn, not its claim to an answer
   (at most OVERDUE of these); its time-out runs from when it is the oldest on the connection, because a gateway may be
-  busy with the one before.
+  busy with the one before. Requests that one without an answer holds up are asked again on a new connection.
 - Every request is answered or failed exactly once, unless whoever asked has gone.
 """
 
@@ -38,6 +38,7 @@ LOOK_S: Final = 0.02
 """Time-outs are noticed within so much."""
 EARLY_S: Final = 0.001
 """Timers may come this much early."""
+_UNKNOWN: Final = object()
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +86,11 @@ class Lane:
     """Rest after connecting."""
     patience_s: Callable[[], float | None] = lambda: None
     """How long a request may keep the turn; None: as long as its time-out."""
+    heir: Callable[[], Lane | None] = lambda: None
+    """Asked when the connection ended otherwise than by our wish, or cannot be made: the lane that takes over what was
+    asked; None: it fails."""
+    served: bool = False
+    """Whether anything was answered on this connection."""
     connection: Connection = field(init=False)
     _queue: deque[tuple[Asker, Query, float]] = field(default_factory=deque)
     _sent: dict[int, _Sent] = field(default_factory=dict)
@@ -92,10 +98,17 @@ class Lane:
     _turn_until_s: float = 0.0
     _oldest_s: float = 0.0
     _transaction: int = 0
-    _expired: dict[int, None] = field(default_factory=dict)
+    _expired: dict[int, object] = field(default_factory=dict)
     _held: dict[int, float] = field(default_factory=dict)
+    """Unit → until when it is not asked, where answers have no transactions."""
+    _longest_s: float = 0.0
+    """The longest time-out so far: how late an answer may still come."""
+    _wrong: Failure | None = None
+    """What came on a line in this turn, and was not what is waited for."""
     _buffer: bytes = b""
     _silent: int = 0
+    _heard_s: float = 0.0
+    """When the last answer came."""
     _free_s: float = 0.0
     due_s: float = 0.0
     """When `tick` has something to do, while it waits."""
@@ -112,6 +125,8 @@ class Lane:
         """Puts a request into the queue. May tell of its failure before it returns, where there is no connection."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        if timeout_s > self._longest_s:
+            self._longest_s = timeout_s
         now_s = self._loop.time()
         if self.connection.transport is None:
             if not self.connection.may_try(now_s):
@@ -148,6 +163,21 @@ class Lane:
         self.watch.busy.pop(self, None)
         self.connection.close()
 
+    def hand_over(self, heir: Lane) -> None:
+        """Hangs up; whatever waits for an answer or its turn is asked by another lane, or by this one again."""
+        left = [(one.asker, one.query, one.timeout_s) for one in self._sent.values()] + list(self._queue)
+        self._sent, self._turn, self._queue = {}, None, deque()
+        self.watch.busy.pop(self, None)
+        self.connection.hang_up()
+        for asker, query, timeout_s in left:
+            if asker is not GONE:
+                heir.ask(asker, query, timeout_s)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something was asked and is not answered."""
+        return bool(self._sent)
+
     @property
     def reachable(self) -> bool:
         """Whether there is a connection, or one may be tried now."""
@@ -164,7 +194,7 @@ class Lane:
             return
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
-        if now_s + EARLY_S < self._free_s:
+        if now_s < self._free_s:
             self._wait_until(self._free_s)
             return
         if len(self._sent) >= OVERDUE:
@@ -207,9 +237,12 @@ class Lane:
 
     def _wait_until(self, at_s: float) -> None:
         """Nothing may be sent before `at_s`."""
-        if self._rest is None:
-            assert self._loop is not None  # noqa: S101
-            self._rest = self._loop.call_at(at_s, self._rested)
+        assert self._loop is not None  # noqa: S101
+        if self._rest is not None:
+            if self._rest.when() <= at_s:
+                return
+            self._rest.cancel()
+        self._rest = self._loop.call_at(at_s, self._rested)
 
     def _rested(self) -> None:
         self._rest = None
@@ -237,9 +270,12 @@ class Lane:
         except Unreadable as error:
             self._spoil(Failure("unusable", str(error)))
             return
-        if not self._sent and not self.framing.transactions:
-            self._buffer = b""
-            return
+        if not self.framing.transactions:
+            if turn is None:
+                self._buffer = b""
+                return
+            if len(self._buffer) < len(data) and not answers:
+                self._spoil(_unusable(data))
         for answer in answers:
             if self.connection.transport is not None:
                 self._take(answer)
@@ -248,13 +284,12 @@ class Lane:
         """Gives an answer to whoever asked."""
         sent = self._sent.get(answer.transaction)
         if sent is None:
-            if answer.transaction not in self._expired:
+            if self._expired.pop(answer.transaction, _UNKNOWN) is _UNKNOWN:
                 self._spoil(Failure("transaction", f"answer to transaction {answer.transaction}, not to this one"))
             return
         query = sent.query
         if answer.unit != query.unit:
-            if self.framing.transactions:  # without, it is the late answer of another unit: not to be used, no harm
-                self._spoil(Failure("unit", f"answer of unit {answer.unit}, expected {query.unit}"))
+            self._spoil(Failure("unit", f"answer of unit {answer.unit}, expected {query.unit}"))
             return
         payload = answer.body
         if answer.function == query.function and len(payload) == query.payload_bytes + 1 == payload[0] + 1:
@@ -283,7 +318,7 @@ class Lane:
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
         took_s = now_s - max(self._oldest_s, sent.sent_s)
-        self._silent = 0
+        self._silent, self.served, self._heard_s = 0, True, now_s
         self._forget(sent, now_s)
         return took_s
 
@@ -306,18 +341,15 @@ class Lane:
         sent.asker.failed(failure, self.clock.now_us())
 
     def _spoil(self, failure: Failure) -> None:
-        """What came cannot be trusted, nor what may follow: the connection is closed, a serial line is discarded."""
+        """What came cannot be trusted. On a network nor can what may follow: the connection is closed. On a line it may
+        be noise, or late: the answer may still come.
+        """
+        if not self.framing.transactions:
+            self._wrong = self._wrong or failure
+            return
         self._buffer = b""
-        if self.reach.on_wire_s(1):
-            turn = self._turn
-            if turn is not None:
-                assert self._loop is not None  # noqa: S101
-                self._forget(turn, self._loop.time())
-                self._fail(turn, failure)
-            self._next()
-        else:
-            self.connection.hang_up()
-            self._fail_sent(failure)
+        self.connection.hang_up()
+        self._fail_sent(failure)
 
     def _fail_sent(self, failure: Failure) -> None:
         """Everything that waits for an answer fails; whatever else is queued may go on another connection."""
@@ -336,7 +368,7 @@ class Lane:
         may_go = self.framing.transactions and len(self._sent) < OVERDUE
         if turn is not None and may_go and now_s >= self._turn_until_s:
             self._turn = None
-            turn.asker.overdue()
+            self._overdue(turn, now_s)
         self._next()
         oldest = next(iter(self._sent.values()), None)
         if oldest is None:
@@ -346,27 +378,45 @@ class Lane:
         if self._turn is not None and self.framing.transactions and len(self._sent) < OVERDUE:
             self.due_s = min(self.due_s, self._turn_until_s)
 
+    def _overdue(self, turn: _Sent, now_s: float) -> None:
+        """A request kept its turn too long; perhaps because the other side is busy with one before it."""
+        if next(iter(self._sent.values())) is not turn:
+            return
+        if self._expired:
+            self.hand_over(self)
+        elif now_s >= self._oldest_s + self._turn_until_s - turn.sent_s:
+            turn.asker.overdue()
+
     def _time_out(self, sent: _Sent, now_s: float) -> None:
-        received, self._silent = self._buffer, self._silent + 1
+        received, wrong, self._silent = self._buffer, self._wrong, self._silent + 1
         self._forget(sent, now_s)
-        self._expired[sent.transaction] = None
-        if len(self._expired) > REMEMBERED:
-            del self._expired[next(iter(self._expired))]
+        failure = wrong or Failure("timeout", f"no answer within {sent.timeout_s:g} s")
         if received:
-            failure = Failure("unusable", f"unusable answer: {len(received)} bytes, {received[:16].hex(' ')}…")
+            failure = wrong or _unusable(received)
+        if self.framing.transactions:
+            self._expired[sent.transaction] = None
+            if len(self._expired) > REMEMBERED:
+                del self._expired[next(iter(self._expired))]
         else:
-            failure = Failure("timeout", f"no answer within {sent.timeout_s:g} s")
-        if self.reach.on_wire_s(1):
             self._buffer = b""
-            self._held[sent.query.unit] = now_s + sent.timeout_s
-        elif received or self._silent >= SILENT_IN_A_ROW or not self.framing.transactions:
+            self._held[sent.query.unit] = now_s + self._longest_s
+        if self._doubtful(received):
             self._silent = 0
             self.connection.hang_up()
             self.connection.elsewhere()
+            self.heir()
             self._fail(sent, failure)
             self._fail_sent(Failure("reset", "connection given up after time-outs"))
             return
+        if self._sent and self._heard_s < sent.sent_s:  # not even the others: served in order, and held up by this one
+            self.hand_over(self)
         self._fail(sent, failure)
+
+    def _doubtful(self, received: bytes) -> bool:
+        """Whether a time-out says that the connection may be of no more use."""
+        if self.reach.on_wire_s(1):
+            return False
+        return self._silent >= SILENT_IN_A_ROW or (bool(received) and self.framing.transactions)
 
     # ---- the connection
 
@@ -374,11 +424,15 @@ class Lane:
         """A connection was made, or could not be: then whoever waits is told."""
         assert self._loop is not None  # noqa: S101
         if is_up:
-            self._buffer, self._silent = b"", 0
+            self._buffer, self.served = b"", False
             self._expired.clear()
             if self.settle_s:
                 self._free_s = self._loop.time() + self.settle_s
             self._next()
+            return
+        heir = self.heir()
+        if heir is not None:
+            self.hand_over(heir)
             return
         waiting, self._queue = self._queue, deque()
         for asker, _, _ in waiting:
@@ -390,4 +444,12 @@ class Lane:
 
     def lost(self, why: str) -> None:
         """The connection is gone. Requests in flight fail now, not at their time-out."""
+        heir = self.heir()
+        if heir is not None:
+            self.hand_over(heir)
+            return
         self._fail_sent(Failure("reset", f"connection lost: {why}"))
+
+
+def _unusable(data: bytes) -> Failure:
+    return Failure("unusable", f"unusable answer: {len(data)} bytes, {data[:16].hex(' ')}…")

@@ -114,6 +114,7 @@ class SerialReach:
             parity=line.parity,
             stopbits=line.stop_bits,
         )
+        await asyncio.sleep(0)  # it listens from the next turn of the loop on, and must not be closed before
         return transport
 
 
