@@ -57,7 +57,7 @@ class Deadbands:
         goes_on = time_us > seen_us
         goes_on &= time_us - self._reported_us.take(slot) < self._beat_us.take(slot)
         goes_on &= readings.quality == self._quality.take(slot)
-        self._seen_us[slot] = np.maximum(time_us, seen_us)
+        self._seen_us[slot] = time_us  # Late ones are reported, and mended there.
         with np.errstate(invalid="ignore", over="ignore"):
             told = ~(goes_on & (np.abs(value - self._value.take(slot)) <= self._band.take(slot)))
             some = np.flatnonzero(told)

@@ -92,7 +92,8 @@ class Slots:
     _blocks: dict[int, NameBlock] = field(default_factory=dict)
     _table: Index = field(default_factory=lambda: np.empty(0, np.intp))
     """Slot of each place of each block, or UNWATCHED."""
-    _table_used: int = 0
+    room: int = 0
+    """Places of all registered blocks, and gaps between them."""
     _gaps: dict[int, list[int]] = field(default_factory=dict)
     """Length → where in `_table` a forgotten block of this length lay."""
     _latest: Index = field(default_factory=lambda: np.empty(0, np.intp))
@@ -129,10 +130,9 @@ class Slots:
         if base is None:
             return []
         del self._blocks[id(block)]
-        places = self._table[base : base + len(block.names)]
-        slots = [slot for slot in places.tolist() if slot != UNWATCHED]
-        places[:] = UNWATCHED
-        self._gaps.setdefault(len(places), []).append(base)
+        length = len(block.names)
+        slots = [slot for slot in self._table[base : base + length].tolist() if slot != UNWATCHED]
+        self._gaps.setdefault(length, []).append(base)
         for slot in slots:
             self._blocks_of[slot] -= 1
         return sorted({slot for slot in slots if not self._blocks_of[slot]})
@@ -199,9 +199,9 @@ class Slots:
         """Where `length` places of the table are free."""
         if gaps := self._gaps.get(length):
             return gaps.pop()
-        base = self._table_used
-        self._table_used += length
-        self._table = grown(self._table, self._table_used, UNWATCHED)
+        base = self.room
+        self.room += length
+        self._table = grown(self._table, self.room, UNWATCHED)
         return base
 
 

@@ -112,7 +112,7 @@ class Doors:
             if len(rest):
                 told[rest], hold[rest], held = self._turn(readings.at(rest), goes_on[rest], due[rest])
                 held = Held(rest[held.at], held.time_us, held.value, held.quality)
-            self._seen_us[slot] = np.maximum(time_us, seen_us)
+            self._seen_us[slot] = time_us  # Late ones are reported, and mended there.
             self._hold(readings.at(hold))
             self._tell(readings.at(told), seen_us[told])
         return told, held

@@ -90,10 +90,4 @@ class NaiveReporter:
             reach = self.policy.swinging_door * (1 - SLACK) - SLACK * abs(rise)
             if not (rise - reach) / run_us <= slope <= (rise + reach) / run_us:
                 return False
-        return True
-
-
-def naive(policy: Policy, readings: list[Reading]) -> list[Reading]:
-    """All that is reported of a signal's readings, with what is held at the end."""
-    reporter = NaiveReporter(policy)
-    return [told for reading in readings for told in reporter.read(reading)] + reporter.flush()
+        return not math.isnan(slope)
