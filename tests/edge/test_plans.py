@@ -18,7 +18,10 @@ from telemetry.plant import Plant
 from tests.edge.build import make_profile, write_plant
 from vigil.cli import vigil
 
-POINTS = {f"p{i}": {"modbus": {"address": i}} for i in range(20)} | {"slow": {"modbus": {"address": 40}, "poll_s": 60}}
+POINTS = {f"p{i}": {"modbus": {"address": i}} for i in range(20)} | {
+    "slow": {"modbus": {"address": 40}, "poll_s": 60},
+    "said": {"mqtt": {}},
+}
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def plant(tmp_path: Path) -> Plant:
     equipment = [
         {"id": "b1", "profile": "test", "address": "modbus+tcp://127.0.0.1:1/1"},
         {"id": "b2", "profile": "test", "address": "modbus+tcp://127.0.0.1:1/2"},
-        {"id": "lift", "profile": "test", "address": "mqtt://127.0.0.1:1/lift"},
+        {"id": "lift", "profile": "test", "address": "mqtt://127.0.0.1:2/lift"},
     ]
     return load_plant(write_plant(tmp_path, make_profile(POINTS), equipment), profiles_dir=tmp_path)
 
