@@ -28,7 +28,7 @@ from edge.policy import Presence, Reachability
 from edge.reload import Reload
 from edge.schedule import Rota
 from edge.spool import Spool
-from edge.stamps import Stamps, machine_stamps
+from edge.stamps import Stamps, floor_of, machine_stamps
 from edge.subscriptions import make_memory
 from telemetry.errors import ConfigError, Fault
 from telemetry.files import load_plant
@@ -122,8 +122,7 @@ class Agent:
             self._announced = plant
             registry = await asyncio.to_thread(lambda: encode_registry(Registry(edge, log_us, describe(plant, edge))))
             self.journal.put_record(registry)
-        shift_us = log_us - now_us
-        since = {name: since_us + shift_us for name, since_us in unreachable.items()}
+        since = {name: min(self.stamps.on_log(since_us) or log_us, log_us) for name, since_us in unreachable.items()}
         names = tuple(e.id for e in self.fleet.equipment)
         self.journal.put_record(encode_heartbeat(Heartbeat(edge, log_us, names, since)), rows=1)
 
@@ -164,7 +163,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
     """The service: works until `stop` is set. Raises ConfigError, StateLocked."""
     plant = plant_of(settings)
-    stamps = machine_stamps(settings.the_clock, hold_s=settings.unset_clock_hold_s)
+    floor_us = floor_of(*filter(None, (settings.plant, spool_path(settings))))
+    stamps = machine_stamps(settings.the_clock, floor_us=floor_us, hold_s=settings.unset_clock_hold_s)
     spool = await _opened(settings, stamps, stop, health)
     if spool is None:
         return

@@ -82,6 +82,13 @@ class Stamps:
             return Offset(wall_us - self.since_boot_us(), exact=True)
         return None if self.estimate_us is None else Offset(self.estimate_us, exact=False)
 
+    def on_log(self, time_us: int) -> int | None:
+        """A time that `now_us` gave, as the log may be told. None while readings are held for the clock."""
+        if time_us >= SET_US:
+            return time_us
+        offset = self.offset()
+        return None if offset is None else time_us + offset.us
+
     def log_us(self) -> int | None:
         """Now, as the log may be told: for heartbeats and registries. None while readings are held for the clock."""
         offset = self.offset()
@@ -99,3 +106,9 @@ def machine_stamps(clock: Clock, *, floor_us: int = BUILT_US, hold_s: float = 60
 
 def _since_boot() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def floor_of(*files: Path) -> int:
+    """No reading of this agent is older, µs: when the newest of these files was written (those that are there), and never
+    before this code was."""
+    return max([BUILT_US, *(file.stat().st_mtime_ns // 1000 for file in files if file.exists())])
