@@ -26,7 +26,7 @@ from edge.ledger import Increments, add
 from edge.provisional import Provisional, Released
 from edge.spool_bounds import OVERHEAD, Bounds, Counts, Policy, class_of
 from edge.spool_clock import SpoolClock, first_age_s
-from edge.spool_file import lock, open_file
+from edge.spool_file import lock, make_room, open_file
 from edge.spool_keys import Keys
 from edge.spool_ledger import ENTRIES_MAX, Cells, SpoolLedger
 from edge.spool_read import SpoolReader
@@ -255,6 +255,7 @@ class Spool:
             self._bounds.restore(mark)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            make_room(self._db)
             self._clock.count_held()
             self._keys.load()
             raise

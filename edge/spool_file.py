@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,9 @@ CHECKED_BYTES: Final = 256 << 20
 PAGE_BYTES: Final = 16_384
 """Of a new file. A record of 120 kB costs half the CPU that it costs on pages of 4 kB; benchmarks/spool.py."""
 CHECKPOINT_BYTES: Final = 8 << 20
-"""The write-ahead log is copied into the file when it has grown so far: the later, the fewer pages are written twice."""
+CHECKPOINT_MIN_BYTES: Final = 256 << 10
+"""The write-ahead log is copied into the file when it has grown so far: the later, the fewer pages are written twice. On a
+small disk earlier: when it has taken an eighth of what is free."""
 
 _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS record (
@@ -85,12 +88,20 @@ def _connect(path: Path, at_s: int) -> sqlite3.Connection:
         ):
             raise sqlite3.DatabaseError(found)
         page = db.execute("PRAGMA page_size").fetchone()[0]
-        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page}")
+        disk = os.statvfs(path.parent)
+        room = max(min(CHECKPOINT_BYTES, disk.f_bavail * disk.f_frsize // 8), CHECKPOINT_MIN_BYTES)
+        db.execute(f"PRAGMA wal_autocheckpoint = {room // page}")
         _migrate(db, path, at_s)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def make_room(db: sqlite3.Connection) -> None:
+    """After a commit that failed: what the write-ahead log took goes back to the disk, as far as it lets it."""
+    with suppress(sqlite3.Error):
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _text(found: bytes) -> str:
