@@ -85,6 +85,11 @@ class Connection:
         """The next attempt begins at the place after the one that was used."""
         self._place = self._used + 1
 
+    def back_off(self, why: str) -> None:
+        """Nothing is tried for a while, longer each time until there is a connection of use."""
+        self._wait_s = min(self._wait_s * 2 or RECONNECT_S, RECONNECT_MAX_S)
+        self._retry_s, self.why = asyncio.get_running_loop().time() + self._wait_s, why
+
     def hang_up(self) -> None:
         """Closes it. Nothing more is heard of it."""
         transport, self.transport = self.transport, None
@@ -119,8 +124,7 @@ class Connection:
                 return
             failures.append(f"{self.reach.name(place)} {why}")
         self._connecting, self._place = None, 0
-        self._wait_s = min(self._wait_s * 2 or RECONNECT_S, RECONNECT_MAX_S)
-        self._retry_s, self.why = asyncio.get_running_loop().time() + self._wait_s, "; ".join(failures)
+        self.back_off("; ".join(failures))
         done(False)
 
     async def _try(self, place: int, timeout_s: float) -> str | None:

@@ -109,6 +109,10 @@ class Framing(Protocol):
         """The answers at the beginning of what was received, and the rest. Raises Unreadable."""
         ...
 
+    def shown(self, received: bytes) -> str:
+        """The beginning of what was received, for people; the same for the same answer to every request."""
+        ...
+
 
 class Mbap:
     """MODBUS Messaging on TCP/IP, on TLS too."""
@@ -125,12 +129,11 @@ class Mbap:
         at = 0
         while len(received) - at > MBAP_BYTES:
             if received[at + 2] or received[at + 3]:
-                raise Unreadable(f"unusable answer: expected protocol 0, found {_shown(received, at)}")
+                raise Unreadable(f"unusable answer: expected protocol 0, found {self.shown(received[at:])}")
             length = received[at + 4] << 8 | received[at + 5]
             if not 2 <= length <= PDU_MAX + 1:
-                raise Unreadable(
-                    f"unusable answer: expected a length of 2 to {PDU_MAX + 1}, found {_shown(received, at)}"
-                )
+                expected = f"a length of 2 to {PDU_MAX + 1}"
+                raise Unreadable(f"unusable answer: expected {expected}, found {self.shown(received[at:])}")
             end = at + 6 + length
             if end > len(received):
                 break
@@ -138,6 +141,10 @@ class Mbap:
             answers.append(Answer(received[at + 6], transaction, received[at + 7], received[at + 8 : end]))
             at = end
         return answers, received[at:]
+
+    def shown(self, received: bytes) -> str:
+        """See Framing. The transaction, another in each answer, is left out."""
+        return f".. .. {received[2:16].hex(' ')}…"
 
 
 class Rtu:
@@ -167,6 +174,10 @@ class Rtu:
             first += 1
         return answers, received[first:]
 
+    def shown(self, received: bytes) -> str:
+        """See Framing."""
+        return received[:16].hex(" ") + "…"
+
 
 def _rtu_length(received: bytes, at: int) -> int:
     """Bytes of the frame that begins at `at`; 0 where none can."""
@@ -183,7 +194,3 @@ def _may_begin(received: bytes, at: int) -> bool:
     if left < 3:
         return left < 2 or received[at + 1] & ~EXCEPTION in READ_FUNCTIONS
     return left < _rtu_length(received, at)
-
-
-def _shown(received: bytes, at: int) -> str:
-    return received[at : at + 16].hex(" ") + "…"

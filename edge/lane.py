@@ -91,6 +91,8 @@ class Lane:
     asked; None: it fails."""
     served: bool = False
     """Whether anything was answered on this connection."""
+    _sent_before: int = 0
+    """The transaction of the last request on the connection before."""
     connection: Connection = field(init=False)
     _queue: deque[tuple[Asker, Query, float]] = field(default_factory=deque)
     _sent: dict[int, _Sent] = field(default_factory=dict)
@@ -218,6 +220,7 @@ class Lane:
         self._turn_until_s = now_s + (timeout_s if patience_s is None else min(patience_s, timeout_s))
         if not self.framing.transactions:
             self._buffer = b""
+        self._wrong = None
         asker.sent()
         self.connection.transport.write(self.framing.request(query, number))
         self.due_s = min(self._turn_until_s, self._oldest_s + next(iter(self._sent.values())).timeout_s)
@@ -275,9 +278,10 @@ class Lane:
                 self._buffer = b""
                 return
             if len(self._buffer) < len(data) and not answers:
-                self._spoil(_unusable(data))
+                self._spoil(self._unusable(data))
         for answer in answers:
-            if self.connection.transport is not None:
+            # Without transactions, what came before a request left must not be taken for its answer.
+            if self.connection.transport is not None and (self.framing.transactions or self._turn is turn):
                 self._take(answer)
 
     def _take(self, answer: Answer) -> None:
@@ -285,7 +289,10 @@ class Lane:
         sent = self._sent.get(answer.transaction)
         if sent is None:
             if self._expired.pop(answer.transaction, _UNKNOWN) is _UNKNOWN:
-                self._spoil(Failure("transaction", f"answer to transaction {answer.transaction}, not to this one"))
+                if answer.transaction:  # one that came twice, or another's: ours may be behind it
+                    self._wrong = self._wrong or Failure("transaction", "answer to another transaction")
+                else:  # never given out
+                    self._spoil(Failure("transaction", "answer to transaction 0"))
             return
         query = sent.query
         if answer.unit != query.unit:
@@ -326,6 +333,7 @@ class Lane:
         if len(self._sent) > 1:
             if next(iter(self._sent.values())) is sent:
                 self._oldest_s = now_s  # of the one that is the oldest from now on
+            self.due_s = min(self.due_s, self._turn_until_s)  # there may be room for another one now
         else:
             self.watch.busy.pop(self, None)
         del self._sent[sent.transaction]
@@ -392,7 +400,7 @@ class Lane:
         self._forget(sent, now_s)
         failure = wrong or Failure("timeout", f"no answer within {sent.timeout_s:g} s")
         if received:
-            failure = wrong or _unusable(received)
+            failure = wrong or self._unusable(received)
         if self.framing.transactions:
             self._expired[sent.transaction] = None
             if len(self._expired) > REMEMBERED:
@@ -400,7 +408,7 @@ class Lane:
         else:
             self._buffer = b""
             self._held[sent.query.unit] = now_s + self._longest_s
-        if self._doubtful(received):
+        if self._doubtful(received or wrong):
             self._silent = 0
             self.connection.hang_up()
             self.connection.elsewhere()
@@ -412,11 +420,14 @@ class Lane:
             self.hand_over(self)
         self._fail(sent, failure)
 
-    def _doubtful(self, received: bytes) -> bool:
+    def _unusable(self, data: bytes) -> Failure:
+        return Failure("unusable", f"unusable answer: {len(data)} bytes, {self.framing.shown(data)}")
+
+    def _doubtful(self, came: object) -> bool:
         """Whether a time-out says that the connection may be of no more use."""
         if self.reach.on_wire_s(1):
             return False
-        return self._silent >= SILENT_IN_A_ROW or (bool(received) and self.framing.transactions)
+        return self._silent >= SILENT_IN_A_ROW or (bool(came) and self.framing.transactions)
 
     # ---- the connection
 
@@ -424,7 +435,7 @@ class Lane:
         """A connection was made, or could not be: then whoever waits is told."""
         assert self._loop is not None  # noqa: S101
         if is_up:
-            self._buffer, self.served = b"", False
+            self._buffer, self._wrong, self.served, self._sent_before = b"", None, False, self._transaction
             self._expired.clear()
             if self.settle_s:
                 self._free_s = self._loop.time() + self.settle_s
@@ -448,8 +459,8 @@ class Lane:
         if heir is not None:
             self.hand_over(heir)
             return
-        self._fail_sent(Failure("reset", f"connection lost: {why}"))
-
-
-def _unusable(data: bytes) -> Failure:
-    return Failure("unusable", f"unusable answer: {len(data)} bytes, {data[:16].hex(' ')}…")
+        if self._queue and self._transaction == self._sent_before:  # it was of no use: no use to try again at once
+            self.connection.back_off(f"connection lost: {why}")
+            self._connected(is_up=False)
+        else:
+            self._fail_sent(Failure("reset", f"connection lost: {why}"))

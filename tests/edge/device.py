@@ -23,6 +23,8 @@ class Ask:
     address: int
     count: int
     at_s: float
+    connection: int = 0
+    """On which of the device's connections, counted from 1."""
 
 
 class Close(Exception):
@@ -68,6 +70,15 @@ async def silent(ask: Ask, writer: asyncio.StreamWriter) -> None:
     """Never answers."""
 
 
+def send(make: Callable[[Ask], bytes]) -> Behaviour:
+    """Answers with these bytes."""
+
+    async def behave(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        writer.write(make(ask))
+
+    return behave
+
+
 @dataclass(slots=True)
 class Device:
     """A device that listens on a port of its own. `asked` has every request it got."""
@@ -98,6 +109,7 @@ class Device:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        connection = self.connections
         task: asyncio.Task[None] | None = asyncio.current_task()
         assert task is not None
         self._serving.append(task)
@@ -109,7 +121,7 @@ class Device:
                 assert protocol == 0
                 assert pdu[0] in (1, 2, 3, 4), "nothing but reads may ever arrive"
                 function, address, count = struct.unpack(">BHH", pdu)
-                ask = Ask(transaction, unit, function, address, count, time.monotonic())
+                ask = Ask(transaction, unit, function, address, count, time.monotonic(), connection)
                 self.asked.append(ask)
                 await self.behaviour(ask, writer)
                 await writer.drain()

@@ -98,7 +98,7 @@ def test_only_reads_can_be_asked() -> None:
 def test_a_header_that_is_none_is_unreadable_and_shown(head: str, expected: str) -> None:
     with pytest.raises(Unreadable, match=expected) as caught:
         Mbap().cut(bytes.fromhex(head))
-    assert head.lower() in str(caught.value)
+    assert f"found .. ..{head[5:].lower()}" in str(caught.value), "but for the transaction, another in each answer"
 
 
 def test_the_longest_frame_of_each_framing_is_an_answer() -> None:

@@ -6,17 +6,21 @@ import asyncio
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from edge.breaker import State
-from edge.driver import Outcome, Reading
+from edge.driver import Outcome, Source
 from edge.journal import Losses
 from edge.losses import LossReport
-from edge.mqtt import Listening
 from edge.policy import Poller, Presence, Reachability
-from telemetry.batch import SampleBatch
-from tests.edge.build import NOW_US, batch_of
+from edge.schedule import Rota
+from tests.edge.build import NOW_US
+from tests.edge.sources import Given
+
+SOURCE = Given()
 
 
 @dataclass
@@ -60,31 +64,59 @@ class Scripted:
     equipment: str = "e"
     endpoint: str = "test://"
     read_at: list[tuple[int, float]] = field(default_factory=list)
+    probes: list[float] = field(default_factory=list)
+    busy: dict[int, asyncio.Task[None]] = field(default_factory=dict)
 
-    async def read(self, group: int) -> Outcome:
+    def begin(self, group: int, done: Callable[[Outcome], None], *, probe: bool = False) -> bool:
+        if group in self.busy:
+            return False
         self.read_at.append((group, self.clock.s))
-        well = self.answers(self.clock.s)
-        self.clock.s += self.takes_s
-        reading = Reading("e", batch_of("e", 1))
-        return Outcome(reading, int(well), int(not well), () if well else ("holding 0+1: no answer",))
-
-    def unreadable(self, time_us: int) -> list[SampleBatch]:
-        return [batch_of("all-bad", 1) for _ in self.intervals_s]
-
-
-def make(driver: Scripted) -> tuple[Poller, list[Reading], Reachability]:
-    readings: list[Reading] = []
-    reach = Reachability()
-
-    def deliver(reading: Reading, done: object) -> bool:
-        readings.append(reading)
+        if probe:
+            self.probes.append(self.clock.s)
+        well, begun_s = self.answers(self.clock.s), self.clock.s
+        faults = () if well else ("holding 0+1: no answer",)
+        outcome = Outcome(SOURCE, "read", 1, int(well), int(not well), faults, begun_s)
+        if self.takes_s:
+            self.busy[group] = asyncio.create_task(self._later(group, done, outcome))
+        else:
+            done(outcome)
         return True
 
-    return Poller(driver, deliver, reach, driver.clock, 0.0), readings, reach
+    async def _later(self, group: int, done: Callable[[Outcome], None], outcome: Outcome) -> None:
+        await self.clock.sleep(self.takes_s)
+        del self.busy[group]
+        done(outcome)
+
+    def unreadable(self, time_us: int) -> list[tuple[Source, Any, int]]:
+        return [(SOURCE, "all bad", 1) for _ in self.intervals_s]
 
 
-async def run_until(poller: Poller, clock: TurnedClock, end_s: float) -> None:
-    task = asyncio.create_task(poller.run())
+@dataclass
+class Made:
+    """A poller, what it puts, and its rota."""
+
+    poller: Poller
+    put: list[str]
+    reach: Reachability
+    rota: Rota
+
+
+def make(driver: Scripted) -> Made:
+    came: list[str] = []
+    reach = Reachability()
+
+    def put(source: Source, received: Any, rows: int) -> bool:
+        came.append(received)
+        return True
+
+    poller = Poller(driver, put, reach, driver.clock)
+    rota = Rota(driver.clock, 0.0, 1)
+    poller.join(rota)
+    return Made(poller, came, reach, rota)
+
+
+async def run_until(made: Made, clock: TurnedClock, end_s: float) -> None:
+    task = asyncio.create_task(made.rota.run())
     while clock.s < end_s:
         await clock.turn()
         assert not task.done()
@@ -96,99 +128,98 @@ async def run_until(poller: Poller, clock: TurnedClock, end_s: float) -> None:
 async def test_polls_stay_on_their_grid_however_long_they_take() -> None:
     clock = TurnedClock()
     driver = Scripted(clock, lambda s: True, takes_s=0.3)
-    await run_until(make(driver)[0], clock, 200)
+    await run_until(make(driver), clock, 200)
     first = driver.read_at[0][1]
     assert [round(at - first, 6) for _, at in driver.read_at[:200]] == [float(n) for n in range(200)]
 
 
-@dataclass
-class Deaf(Scripted):
-    """Swallows the first cancellation that meets it in a read, as pymodbus does when a connection comes just then."""
-
-    swallowed: int = 0
-
-    async def read(self, group: int) -> Outcome:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.swallowed += 1
-            if self.swallowed > 1:
-                raise
-        return Outcome(Reading("e", batch_of("e", 1)), 1, 0, ())
-
-
-async def test_a_poller_ends_though_its_driver_swallowed_the_cancellation() -> None:
+async def test_a_cycle_that_takes_longer_than_its_interval_is_not_begun_beside_itself() -> None:
     clock = TurnedClock()
-    driver = Deaf(clock, lambda s: True, intervals_s=(1.0, 5.0))
-    task = asyncio.create_task(make(driver)[0].run())
-    for _ in range(2):
+    driver = Scripted(clock, lambda s: True, takes_s=2.5)
+    made = make(driver)
+    await run_until(made, clock, 30)
+    times = [at for _, at in driver.read_at]
+    assert [round(b - a, 6) for a, b in pairwise(times)] == [3.0] * (len(times) - 1), "on its grid, each third turn"
+    assert len(made.put) >= 9
+
+
+async def test_what_is_under_way_when_a_poller_stops_comes_to_nothing() -> None:
+    """A cycle cannot be called back; its end puts nothing, begins nothing, and calls nobody unreachable."""
+    clock = TurnedClock()
+    driver = Scripted(clock, lambda s: False, intervals_s=(1.0, 5.0), takes_s=0.4)
+    made = make(driver)
+    await run_until(made, clock, 2.5)
+    made.reach.lost("e", NOW_US, ())
+    await until_busy(driver, made, clock)
+    shown, read = len(made.put), len(driver.read_at)
+    made.poller.stop()
+    made.rota.remove(made.poller)
+    await run_until(made, clock, clock.s + 60)
+    assert not driver.busy, "it did end"
+    assert (len(made.put), len(driver.read_at)) == (shown, read)
+    assert made.reach.since_us == {}
+
+
+async def until_busy(driver: Scripted, made: Made, clock: TurnedClock) -> None:
+    """Turns the clock until a cycle is under way."""
+    task = asyncio.create_task(made.rota.run())
+    while not driver.busy:
         await clock.turn()
-    for _ in range(10):
-        await asyncio.sleep(0)
     task.cancel()
-    async with asyncio.timeout(10):
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    assert driver.swallowed >= 1
-    assert asyncio.all_tasks() == {asyncio.current_task()}, "none of its loops goes on"
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_joins_while_others_are_polled_takes_turns_from_then_on_and_moves_nobody() -> None:
+    clock = TurnedClock()
+    first, second = (Scripted(clock, lambda s: True, equipment=name) for name in ("e1", "e2"))
+    made = make(first)
+    await run_until(made, clock, 10.5)
+    Poller(second, lambda source, received, rows: True, made.reach, clock).join(made.rota)
+    await run_until(made, clock, 30)
+    times = [at for _, at in first.read_at]
+    assert {round(b - a, 6) for a, b in pairwise(times)} == {1.0}
+    joined = [at for _, at in second.read_at]
+    assert 10.0 <= joined[0] <= 11.5
+    assert {round(b - a, 6) for a, b in pairwise(joined)} == {1.0}
 
 
 async def test_a_silent_device_costs_one_probe_a_back_off_and_one_set_of_bad_samples() -> None:
     clock = TurnedClock()
     driver = Scripted(clock, lambda s: False)
-    poller, readings, reach = make(driver)
-    await run_until(poller, clock, 300)
+    made = make(driver)
+    await run_until(made, clock, 300)
     assert len(driver.read_at) < 20, "three, then probes at most every 30 s"
-    assert [r.batch.names[0].partition("/")[0] for r in readings] == ["e", "e", "all-bad"]
-    assert reach.since_us == {"e": NOW_US + int(driver.read_at[0][1] * 1e6)}, "since the first failure"
+    assert driver.probes == [at for _, at in driver.read_at[3:]], "which are known for what they are"
+    assert made.put == ["read", "read", "all bad"]
+    assert made.reach.since_us == {"e": NOW_US + int(driver.read_at[0][1] * 1e6)}, "since the first failure"
 
 
 async def test_a_device_that_answers_again_is_read_whole_at_once() -> None:
     clock = TurnedClock()
     driver = Scripted(clock, lambda s: s > 50, intervals_s=(1.0, 600.0))
-    poller, _, reach = make(driver)
-    await run_until(poller, clock, 90)
+    made = make(driver)
+    await run_until(made, clock, 90)
     back = next(at for group, at in driver.read_at if at > 50 and group == 0)
     assert any(group == 1 and back <= at < back + 0.5 for group, at in driver.read_at), "the slow group did not wait"
-    assert reach.since_us == {}
-    assert poller.breaker.state is State.CLOSED
+    assert made.reach.since_us == {}
+    assert made.poller.breaker.state is State.CLOSED
 
 
 async def test_a_device_that_answers_every_third_time_is_never_called_unreachable() -> None:
     clock = TurnedClock()
     turn = iter(range(10**6))
     driver = Scripted(clock, lambda s: next(turn) % 3 == 2)
-    poller, readings, reach = make(driver)
-    await run_until(poller, clock, 60)
-    assert reach.since_us == {}
-    assert len(readings) == len(driver.read_at), "bad readings are told as long as it is not unreachable"
-
-
-def test_an_mqtt_device_is_unreachable_by_its_last_will_or_when_it_is_silent() -> None:
-    listening = Listening({"a": 30_000_000, "b": 30_000_000}, {"a": NOW_US, "b": NOW_US})
-    assert listening.unreachable(NOW_US + 30_000_000) == {}
-    listening.heard("a", NOW_US + 10_000_000, None, retained=False)
-    assert listening.unreachable(NOW_US + 31_000_000) == {"b": NOW_US}
-    listening.heard("a", NOW_US + 20_000_000, False, retained=True)
-    assert listening.unreachable(NOW_US + 20_000_000) == {"a": NOW_US + 20_000_000}
-    listening.heard("a", NOW_US + 21_000_000, None, retained=True)
-    assert "a" in listening.unreachable(NOW_US + 21_000_000), "an old message says nothing about now"
-    listening.heard("a", NOW_US + 22_000_000, True, retained=False)
-    assert listening.unreachable(NOW_US + 22_000_000) == {}
-
-
-def test_a_retained_message_is_no_sign_of_life() -> None:
-    listening = Listening({"a": 30_000_000}, {"a": NOW_US})
-    listening.heard("a", NOW_US + 20_000_000, None, retained=True)
-    listening.heard("a", NOW_US + 20_000_000, True, retained=True)
-    assert listening.unreachable(NOW_US + 31_000_000) == {"a": NOW_US}
+    made = make(driver)
+    await run_until(made, clock, 60)
+    assert made.reach.since_us == {}
+    assert len(made.put) == len(driver.read_at), "bad readings are told as long as it is not unreachable"
 
 
 def test_presence_joins_polled_and_pushed() -> None:
     class Pushing:
         endpoint = "mqtt://"
 
-        async def run(self, deliver: object) -> None: ...
+        async def run(self, put: object) -> None: ...
 
         def unreachable(self, now_us: int) -> dict[str, int]:
             return {"p": now_us}
