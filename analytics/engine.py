@@ -69,8 +69,8 @@ class Engine:
         self._owners = Owners()
         self.edges: dict[str, Edge] = {}
         self.counts: Counter[str] = Counter()
-        """Rows that were not judged live, by why: late, unregistered, future, old; and of
-        events: late_event, implausible_event. The owner may take and clear it."""
+        """Rows that were not judged live, by why: late, unregistered, future, old; of
+        events: late_event, implausible_event; old_heartbeat. The owner may take and clear it."""
 
     def accept(self, identity: Identity) -> bool:
         """Whether a record is new. A new epoch of an edge means that nobody was looking for a while."""
@@ -106,12 +106,18 @@ class Engine:
         return found
 
     def heartbeat(self, beat: Heartbeat, *, now_us: int) -> list[Finding]:
-        """Takes a heartbeat: the log's time of its edge advances. One from the future is not believed."""
+        """Takes a heartbeat: the log's time of its edge advances. One from the future is not believed.
+
+        One of before the log's time, back-filled after an outage, says nothing of who answers now.
+        """
         if beat.time_us > now_us + AHEAD_US:
             self.counts["future"] += 1
             return []
         edge = self.edges.setdefault(beat.edge, Edge(beat.time_us))
         found = self._heard(beat, edge)
+        if beat.time_us < edge.time_us:
+            self.counts["old_heartbeat"] += 1
+            return found
         beat = self._owners.own(beat)
         edge.time_us = max(edge.time_us, beat.time_us)
         edge.equipments = tuple(beat.equipments)

@@ -170,6 +170,8 @@ class Online:
     def _new_epoch(self, edge: _Edge, heartbeat: Heartbeat, epoch: int, seen: Seen) -> bool:
         """Whether the heartbeat's epoch is the edge's newest, now."""
         if epoch not in edge.past:
+            if heartbeat.time_us <= edge.heartbeat_us:
+                return False  # back-fill of an opening that the log never heard of: the edge lives under another by now
             edge.past.add(edge.epoch)
             edge.epoch, edge.epoch_us = epoch, heartbeat.time_us
             return True

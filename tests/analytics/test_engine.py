@@ -186,6 +186,16 @@ def test_an_old_heartbeat_does_not_move_the_logs_time_back() -> None:
     assert ([f.raised for f in found], it.engine.counts["future"]) == ([True], 0)
 
 
+def test_a_heartbeat_of_a_back_fill_says_nothing_of_who_answers_now() -> None:
+    edge, it = Edge(), lane()
+    assert take(it, [edge.beat(0), edge.beat(100)]) == []
+    assert take(it, [edge.beat(50, unreachable={"a": 40})], first=2) == [], "a answers now"
+    (lost,) = take(it, [edge.beat(101, unreachable={"a": 101})], first=3)
+    assert (lost.detector, lost.raised) == ("comms-loss", True)
+    assert take(it, [edge.beat(60)], first=4) == [], "nor does it clear what stands"
+    assert it.engine.counts["old_heartbeat"] == 2
+
+
 @pytest.mark.parametrize(
     ("header", "value", "reason"),
     [
