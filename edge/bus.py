@@ -4,8 +4,8 @@ On a network a unit that kept a turn too long (silent or slow) is asked on a con
 with others of its kind, until it has answered briskly a while: where a gateway serves its connections one by one, it
 delays nobody; where it has only one line behind it, it costs no more than before. Before a second connection is trusted
 with that, a unit that answers is asked on it: an endpoint that refuses it, never serves it, or closes the first one for
-it is asked on one connection only. On a serial line there is one queue,
-and a unit that does not answer is waited for no longer than the line's units usually take.
+it is asked on one connection only. On a serial line there is one queue, and a unit that did not answer lately is waited
+for no longer than it used to take, or the others do.
 
 Invariant: the requests of a cycle are asked one after another, on whichever lane its unit belongs to at the time.
 """
@@ -33,6 +33,7 @@ PUSHED_OUT_S: Final = 1.0
 """A connection that is lost so soon after another was made gave way to it."""
 ALONE_S: Final = 300.0
 """An endpoint that serves one connection only is tried with a second one again so often."""
+FULL_PROBE: Final = 6
 WITNESS: Final = 4.0
 """Patience, in that of others, with a unit that is asked to see whether a connection is served."""
 FRAMES_BYTES: Final = 13
@@ -127,23 +128,38 @@ class Bus:
     _alone_until_s: float = 0.0
     """Until then one connection is all that the endpoint serves."""
     _witness: _Witness | None = None
+    _took_s: dict[int, float] = field(default_factory=dict)
+    """Unit → how long its last answer took."""
+    _probes: dict[int, int] = field(default_factory=dict)
+    """Unit → probes since it last answered."""
 
     def __post_init__(self) -> None:
         if self.side is not None:
             self.main.heir, self.side.heir = self._main_lost, self._side_lost
+            self.main.renewable = self.side.renewable = self._serves_more
 
     def ask(self, asker: Asker, query: Query, timeout_s: float, *, probe: bool) -> None:
         """Puts a request into its queue. `probe`: the unit has not answered lately."""
         if self._suspects and self.side is not None and self._goes_round(self.side, asker, query, timeout_s):
             return
         lane = self.main
-        if probe and self.shared and self.side is None and self.usual.patience_s is not None:
-            timeout_s = min(timeout_s, self.usual.patience_s)
+        if probe and self.shared and self.side is None:
+            timeout_s = self._probe_s(query.unit, timeout_s)
         lane.ask(asker, query, timeout_s + lane.reach.on_wire_s(query.payload_bytes + FRAMES_BYTES))
+
+    def _probe_s(self, unit: int, timeout_s: float) -> float:
+        """How long a unit that has not answered lately may hold the others up: as long as it used to take; each
+        FULL_PROBE times its whole time-out, for it may have become slower.
+        """
+        patience_s = self.usual.patience_s
+        tried = self._probes[unit] = self._probes.get(unit, 0) + 1
+        if patience_s is None or tried % FULL_PROBE == 0:
+            return timeout_s
+        return min(timeout_s, max(patience_s, GRACE * self._took_s.get(unit, 0.0)))
 
     def _goes_round(self, side: Lane, asker: Asker, query: Query, timeout_s: float) -> bool:
         """Asks on the side lane, if that is the way: for a suspect, or to see whether the lane is served."""
-        if asyncio.get_running_loop().time() < self._alone_until_s:
+        if not self._serves_more():
             return False
         if query.unit in self._suspects:
             if not self._served or not (side.reachable or not self.main.reachable):
@@ -155,6 +171,10 @@ class Bus:
         self._witness = _Witness(self, asker, query, timeout_s)
         side.ask(self._witness, query, min(timeout_s, WITNESS * (self.usual.patience_s or timeout_s)))
         return True
+
+    def _serves_more(self) -> bool:
+        """Whether the endpoint serves a second connection, as far as is known."""
+        return asyncio.get_running_loop().time() >= self._alone_until_s
 
     def judged(self, *, served: bool) -> None:
         """Whether a unit that answers did so on the side lane. If not, one connection must do for a while."""
@@ -188,6 +208,9 @@ class Bus:
         """An answer of a unit took so long."""
         if not self.shared:
             return
+        self._took_s[unit] = took_s
+        if self._probes:
+            self._probes.pop(unit, None)
         brisk = self._suspects.get(unit)
         patience_s = self.usual.patience_s
         if brisk is None:

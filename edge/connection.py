@@ -19,6 +19,11 @@ RECONNECT_MAX_S: Final = 10.0
 class Owner(Protocol):
     """Who has a connection."""
 
+    @property
+    def served(self) -> bool:
+        """Whether anything was answered on it."""
+        ...
+
     def received(self, data: bytes) -> None:
         """Bytes came."""
         ...
@@ -66,6 +71,8 @@ class Connection:
     """The place of the connection there is, or was last."""
     _retry_s: float = 0.0
     _wait_s: float = 0.0
+    _useless: int = 0
+    """Connections in a row that were closed before anything was answered."""
 
     def may_try(self, now_s: float) -> bool:
         """Whether there is a connection, one is being made, or one may be tried now."""
@@ -93,6 +100,8 @@ class Connection:
     def hang_up(self) -> None:
         """Closes it. Nothing more is heard of it."""
         transport, self.transport = self.transport, None
+        if self.owner.served:
+            self._wait_s = 0.0
         if self._wire is not None:
             self._wire.connection = None
             self._wire = None
@@ -107,8 +116,13 @@ class Connection:
         self.hang_up()
 
     def ended(self, why: str) -> None:
-        """It was closed by the other side."""
+        """It was closed by the other side. A second one in a row without an answer was no better than none."""
         self.transport = self._wire = None
+        self._useless = 0 if self.owner.served else self._useless + 1
+        if not self._useless:
+            self._wait_s = 0.0
+        elif self._useless > 1:
+            self.back_off(f"{self.reach.name(self._used)} closed the connection without an answer")
         self.owner.lost(why)
 
     async def _connect(self, timeout_s: float, done: Callable[[bool], None]) -> None:
@@ -119,7 +133,7 @@ class Connection:
             why = await self._try(place, timeout_s)
             if why is None:
                 self._connecting, self._place, self._used, self.why = None, 0, place, ""
-                self._wait_s = self._retry_s = 0.0
+                self._retry_s = 0.0
                 done(True)
                 return
             failures.append(f"{self.reach.name(place)} {why}")

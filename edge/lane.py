@@ -89,6 +89,8 @@ class Lane:
     heir: Callable[[], Lane | None] = lambda: None
     """Asked when the connection ended otherwise than by our wish, or cannot be made: the lane that takes over what was
     asked; None: it fails."""
+    renewable: Callable[[], bool] = lambda: True
+    """Whether a new connection is served while the other side is still busy with a request of the old one."""
     served: bool = False
     """Whether anything was answered on this connection."""
     _sent_before: int = 0
@@ -390,9 +392,9 @@ class Lane:
         """A request kept its turn too long; perhaps because the other side is busy with one before it."""
         if next(iter(self._sent.values())) is not turn:
             return
-        if self._expired:
+        if self._expired and self.renewable():
             self.hand_over(self)
-        elif now_s >= self._oldest_s + self._turn_until_s - turn.sent_s:
+        elif not self._expired and now_s >= self._oldest_s + self._turn_until_s - turn.sent_s:
             turn.asker.overdue()
 
     def _time_out(self, sent: _Sent, now_s: float) -> None:
@@ -416,7 +418,7 @@ class Lane:
             self._fail(sent, failure)
             self._fail_sent(Failure("reset", "connection given up after time-outs"))
             return
-        if self._sent and self._heard_s < sent.sent_s:  # not even the others: served in order, and held up by this one
+        if self._sent and self._heard_s <= sent.sent_s:  # not even the others: served in order, and held up by this one
             self.hand_over(self)
         self._fail(sent, failure)
 

@@ -4,7 +4,9 @@
 - `in order`: serves each connection one request after another, connections beside one another.
 - `one line`: one serial line behind it, which all connections share; a silent unit is waited for.
 - `newest only`, `one only`, `deaf to more`: in order, and lives with one connection: a new one ends the older; is closed
-  at once; is accepted, and never served.
+  at once; is accepted, and never served. As long as it works on a request, a connection counts as open.
+
+What was begun for a unit goes on when the connection is closed, as it does in gateways.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from collections import defaultdict
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from telemetry.service import cancel_all
 
 Kind = Literal["concurrent", "in order", "one line", "newest only", "one only", "deaf to more"]
 KINDS: tuple[Kind, ...] = ("concurrent", "in order", "one line", "newest only", "one only", "deaf to more")
@@ -35,6 +39,7 @@ class Gateway:
     reached: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     accepted: int = 0
     port: int = 0
+    clients: list[_Client] = field(default_factory=list)
     _open: list[_Client] = field(default_factory=list)
     _line: asyncio.Lock = field(default_factory=asyncio.Lock)
     _server: asyncio.Server | None = None
@@ -48,13 +53,14 @@ class Gateway:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for client in list(self._open):
+        for client in list(self.clients):
             client.end()
-        await asyncio.sleep(0.01)
+            await client.stop()
 
     def admit(self, client: _Client) -> None:
         """A client connected."""
         self.accepted += 1
+        self.clients.append(client)
         if self.kind == "newest only":
             for older in self._open:
                 older.end()
@@ -96,6 +102,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.deaf = False
+        self.busy = False
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
@@ -122,11 +129,20 @@ class _Client(asyncio.Protocol):
 
     def end(self) -> None:
         """Closes the connection."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        if not self.busy:
+            self._over()
+
+    def _over(self) -> None:
         self.gateway.dismiss(self)
         for task in self._tasks:
             task.cancel()
-        if self._transport is not None:
-            self._transport.close()
+
+    async def stop(self) -> None:
+        """Ends what is under way."""
+        await cancel_all(tuple(self._tasks))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -134,8 +150,12 @@ class _Client(asyncio.Protocol):
         task.add_done_callback(self._tasks.discard)
 
     async def _in_order(self) -> None:
-        while True:
-            await self._answer(await self._waiting.get())
+        while self._transport is not None:
+            request = await self._waiting.get()
+            self.busy = True
+            await self._answer(request)
+            self.busy = False
+        self._over()
 
     async def _answer(self, request: bytes) -> None:
         answer = await self.gateway.serve(request)
