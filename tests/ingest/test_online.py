@@ -57,7 +57,9 @@ def test_an_epoch_that_is_first_heard_in_the_back_fill_does_not_become_the_edges
     seen = heard(online, "e", 3, 31, a=31)
     assert seen.events == [], "the edge's own epoch is still the newest one"
     assert [(c.equipment, c.online) for c in seen.changes] == [("a", False)], "and is still heard"
-    assert heard(online, "e", 2, 32).edges != {}, "an epoch that goes on from there is the edge's, whatever its clock said"
+    assert heard(online, "e", 2, 32).edges != {}, (
+        "an epoch that goes on from there is the edge's, whatever its clock said"
+    )
 
 
 def test_an_epoch_that_speaks_on_after_it_was_left_is_an_event_once() -> None:
