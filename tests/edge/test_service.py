@@ -116,6 +116,10 @@ class Seen:
             return []
         return [float(v) for v in whole.value[whole.signal == whole.names.index(signal)]]
 
+    def epochs_of(self, signal: str) -> set[int]:
+        """In which lives of the edge a signal was read."""
+        return {epoch for (epoch, _), batch in self.batches.items() if signal in batch.names}
+
     def assert_no_holes(self) -> None:
         for seqs in self.epochs().values():
             assert seqs == list(range(len(seqs)))
@@ -283,7 +287,7 @@ async def test_killed_again_and_again_between_receipt_and_acknowledgement_nothin
     device, said = Publisher(mosquitto), 0
     child = spawn(settings)
     async with asyncio.timeout(20):  # Until its subscription is there: what is said before has nobody to keep it.
-        while not (await read_log(settings)).of("e2/x"):
+        while not ((seen := await read_log(settings)).of("e2/x") and seen.of("e1/level")):
             device.say("plant/2/state", {"values": {"x": -1}})
     for killed in range(1, 4):
         for _ in range(60):
@@ -300,7 +304,7 @@ async def test_killed_again_and_again_between_receipt_and_acknowledgement_nothin
     device.say("plant/2/state", {"values": {"x": said}})
     device.close()
     async with asyncio.timeout(20):
-        while float(said) not in (await read_log(settings)).of("e2/x"):
+        while float(said) not in (seen := await read_log(settings)).of("e2/x") or len(seen.epochs_of("e1/code")) < 2:
             pass
     assert await asyncio.to_thread(child.terminate) == 0
     seen = await read_log(settings)
