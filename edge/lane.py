@@ -193,11 +193,14 @@ class Lane:
         """Sends the next request, if one waits and it may go."""
         if self._turn is not None or not self._queue or self._closed:
             return
-        if self.connection.transport is None:
-            self.connection.open(self._queue[0][2], self._connected)
-            return
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
+        if self.connection.transport is None:
+            if self.connection.may_try(now_s):
+                self.connection.open(self._queue[0][2], self._connected)
+            else:
+                self._connected(is_up=False)
+            return
         if now_s < self._free_s:
             self._wait_until(self._free_s)
             return
@@ -418,7 +421,7 @@ class Lane:
             self._fail(sent, failure)
             self._fail_sent(Failure("reset", "connection given up after time-outs"))
             return
-        if self._sent and self._heard_s <= sent.sent_s:  # not even the others: served in order, and held up by this one
+        if self._sent and self._heard_s <= sent.sent_s and self.renewable():  # served in order, and held up by this one
             self.hand_over(self)
         self._fail(sent, failure)
 
