@@ -54,7 +54,8 @@ class Usual:
     deviation_s: float = 0.0
 
     def note(self, took_s: float) -> None:
-        """An answer took so long."""
+        """An answer took so long. One that is unusual counts as just about usual, so that one slow unit is not the rule."""
+        took_s = min(took_s, self.patience_s or took_s)
         self.answers += 1
         if self.answers == 1:
             self.mean_s, self.deviation_s = took_s, took_s / 2
@@ -189,7 +190,7 @@ class Bus:
     def _main_lost(self) -> Lane | None:
         """The main connection is gone. If it gave way to the one beside it, what was asked is asked again."""
         side = self.side
-        if side is None or side.connection.transport is None and not side.connection.opening:
+        if side is None or (side.connection.transport is None and not side.connection.opening):
             return None
         if asyncio.get_running_loop().time() - side.connection.up_s > PUSHED_OUT_S and not side.connection.opening:
             return None

@@ -57,6 +57,10 @@ class Gateway:
             client.end()
             await client.stop()
 
+    def heal(self) -> None:
+        """The silent units answer from now on."""
+        self.silent = frozenset()
+
     def admit(self, client: _Client) -> None:
         """A client connected."""
         self.accepted += 1

@@ -66,7 +66,14 @@ class Measured:
 
 
 async def measure(
-    gateway: Gateway, units: int, seconds: float, clock: Clock, *, interval_s: float = 1.0, timeout_s: float = 1.0
+    gateway: Gateway,
+    units: int,
+    seconds: float,
+    clock: Clock,
+    *,
+    interval_s: float = 1.0,
+    timeout_s: float = 1.0,
+    heals_after_s: float | None = None,
 ) -> Measured:
     """Reads units 1 … `units`, for so many seconds after the silent one timed out first and the slow one first answered."""
     profile = make_profile(
@@ -93,6 +100,8 @@ async def measure(
                 await asyncio.sleep(0.01)
         failed = dict(put.failed)
         learned_s = clock.monotonic_s() + interval_s  # what it held up has gone by then
+        if heals_after_s is not None:
+            asyncio.get_running_loop().call_later(heals_after_s, gateway.heal)
         await asyncio.sleep(interval_s + seconds)
     finally:
         await cancel_all((task,))

