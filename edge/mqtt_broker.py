@@ -84,9 +84,21 @@ def why_not_connected(error: BaseException | None) -> str:
 
 def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
+    context.sslsocket_class = _ClosedOnFailure
     if cert_file is not None:
         context.load_cert_chain(cert_file, key_file, password=lambda: "")  # Never ask at the terminal.
     return context
+
+
+class _ClosedOnFailure(ssl.SSLSocket):
+    """paho forgets a socket whose handshake failed, and leaves it open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 def _check_files(broker: Broker, file: str) -> None:

@@ -39,6 +39,8 @@ RECONNECT_S: Final = 1.0
 RECONNECT_MAX_S: Final = 15.0
 ACCEPT_S: Final = 5.0
 """The broker gets so long to answer a CONNECT."""
+PROBE_S: Final = 2.0
+"""… and so long where it may not know this version: some wait for more to come rather than refuse it."""
 SUBSCRIBE_AT_ONCE: Final = 100
 TICK_S: Final = 1.0
 RETRY_S: Final = 0.1
@@ -157,6 +159,9 @@ class Session:
             self.tell(why_not_connected(error))
             return None
         assert client.ahead is not None  # noqa: S101
+        if client.socket() is None:
+            self.tell(_lost(client.ahead.why))
+            return None
         self._line = Connection(client, client.ahead, self.wake)
         return self._line
 
@@ -178,7 +183,7 @@ class Session:
 
     def _talk(self, line: Connection) -> None:
         """Until the connection is lost, or the session is to end and has ended."""
-        accept_by, finish_by = time.monotonic() + ACCEPT_S, 0.0
+        accept_by, finish_by = time.monotonic() + (PROBE_S if self._is_probing else ACCEPT_S), 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(self._wakes[0], selectors.EVENT_READ)
             selector.register(line.socket, selectors.EVENT_READ)
@@ -188,8 +193,8 @@ class Session:
                     return
                 now_s = time.monotonic()
                 if not line.accepted and now_s > accept_by:
-                    line.refused = "no answer"
                     self.tell("broker does not answer")
+                    self._try_another_version()
                     return
                 if self._stopping.is_set():
                     finish_by = finish_by or now_s + FINISH_S
@@ -284,10 +289,10 @@ class Session:
         assert line is not None  # noqa: S101
         if reason.is_failure:
             line.refused = str(reason)
-            if self.broker.version is None and not self._known and line.refused == _UNSUPPORTED:
-                self._version = "3.1.1" if self._version == "5" else "5"
-            else:
+            if line.refused != _UNSUPPORTED or not self._is_probing:
                 self.tell(f"broker refused: {reason}")
+            else:
+                self._try_another_version()
             return
         line.accepted = self._known = True
         wanted = [(s.name, s.qos) for s in self.subscriptions.values()]
@@ -301,9 +306,17 @@ class Session:
         line = self._line
         if line is None or line.refused or self._stopping.is_set():
             return  # Why is told already, or nobody waits for it.
-        self.tell(f"connection lost: {reason}")
-        if not line.accepted and not self._known and self.broker.version is None:
-            # Some brokers hang up on a version that they do not know.
+        self.tell(_lost(line.socket.why or str(reason)))
+        if not line.accepted:
+            self._try_another_version()  # Some brokers hang up on a version that they do not know.
+
+    @property
+    def _is_probing(self) -> bool:
+        """Whether it is not known yet which version the broker speaks."""
+        return self.broker.version is None and not self._known
+
+    def _try_another_version(self) -> None:
+        if self._is_probing:
             self._version = "3.1.1" if self._version == "5" else "5"
 
     def _subscribed(
@@ -317,3 +330,7 @@ class Session:
             self.tell(f"broker refused {refused} subscriptions")
         elif line.unconfirmed <= 0:
             self.tell(None)
+
+
+def _lost(why: str) -> str:
+    return f"connection lost: {why or 'closed by the broker'}"

@@ -49,6 +49,11 @@ class ReadAhead:
             self.ended = True
         self.stream.feed(data)
 
+    @property
+    def why(self) -> str:
+        """What ended it, in words for people; empty where the other side just closed it."""
+        return "" if isinstance(self.ended, bool) else getattr(self.ended, "strerror", None) or str(self.ended)
+
     def push(self, packets: bytes) -> None:
         """Sends whole packets beside paho's, which must have none half sent; what cannot go now goes with `flush`."""
         self.unsent += packets
@@ -84,7 +89,13 @@ class ReadAhead:
         self.flush()
         if self.unsent:
             raise BlockingIOError
-        return self.raw.send(data)
+        try:
+            return self.raw.send(data)
+        except _NOT_NOW:
+            raise
+        except OSError as error:
+            self.ended = error
+            raise
 
     def close(self) -> None:
         """As a socket's."""

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from edge.mqtt import MqttDriver, make_drivers
 from edge.service import run
+from edge.subscriptions import make_memory
 from telemetry.clock import SystemClock
 from telemetry.errors import ConfigError
 from telemetry.plant import Plant, PlantFile
@@ -112,7 +113,7 @@ def endpoint_of(folder: Path, ca: Authority | None, password: str = RIGHT) -> di
     return {**endpoint, "ca_file": str(ca.file)} if ca is not None else endpoint
 
 
-def make_driver(broker: Mosquitto, endpoint: dict[str, str], taking: Taking) -> MqttDriver:
+def make_driver(broker: Mosquitto, endpoint: dict[str, str]) -> MqttDriver:
     equipment = (make_equipment("e", PROFILE, f"{url_of(broker)}/plant/e"),)
     site = {
         "site": {"id": "s", "name": TEXT},
@@ -127,7 +128,7 @@ def make_driver(broker: Mosquitto, endpoint: dict[str, str], taking: Taking) -> 
         edge="edge-1",
         file="plant.yaml",
         health=Health("edge"),
-        has_room=lambda: taking.room,
+        memory=make_memory([], {}),
     )
     return driver
 
@@ -135,9 +136,9 @@ def make_driver(broker: Mosquitto, endpoint: dict[str, str], taking: Taking) -> 
 @asynccontextmanager
 async def listening(broker: Mosquitto, endpoint: dict[str, str], taking: Taking) -> AsyncIterator[MqttDriver]:
     """A driver at work."""
-    driver = make_driver(broker, endpoint, taking)
-    task = asyncio.create_task(driver.run(taking.deliver))
-    await until(lambda: driver.health.waiting_for)
+    driver = make_driver(broker, endpoint)
+    task = asyncio.create_task(driver.run(taking.put))
+    await asyncio.sleep(0)  # It says first that it is not connected.
     try:
         yield driver
     finally:
@@ -235,7 +236,7 @@ async def test_what_keeps_the_edge_out_is_said_and_tried_until_it_is_mended_and_
     await asyncio.to_thread(secure.start)
     async with listening(secure, endpoint, taking) as driver:
         await told(driver, expected)
-        assert taking.readings == []
+        assert taking.decoded == []
         secure.stop()
         set_password(secure, RIGHT)
         present(secure, trust.good)
@@ -261,13 +262,40 @@ async def test_without_a_ca_file_only_the_systems_authorities_are_trusted(secure
         await until(lambda: "certificate is not accepted" in driver.health.waiting_for[driver.endpoint])
 
 
+async def test_a_broker_that_asks_for_the_clients_certificate_is_shown_ours(
+    secure: Mosquitto, trust: Trust, tmp_path: Path
+) -> None:
+    secure.stop()
+    secure.options += f"cafile {trust.ours.file}\nrequire_certificate true\n"
+    await asyncio.to_thread(secure.start)
+    endpoint, taking = endpoint_of(tmp_path, trust.ours), Taking()
+    ours = trust.ours.certify("DNS:edge.test")
+    both = tmp_path / "both.pem"
+    both.write_text(ours.together(), encoding="utf-8")
+    async with listening(secure, endpoint, taking) as driver:
+        await told(driver, "connection lost")
+    for shown in ({"cert_file": str(ours.file), "key_file": str(ours.key)}, {"cert_file": str(both)}):
+        async with listening(secure, {**endpoint, **shown}, taking) as driver:
+            await connected(driver)
+
+
+@pytest.mark.parametrize("keys", [{"cert_file": "missing.pem"}, {"cert_file": "ca.pem"}], ids=["missing", "no key"])
+def test_a_certificate_of_ours_that_is_none_is_a_fault_of_the_plant_file(
+    secure: Mosquitto, trust: Trust, keys: dict[str, str]
+) -> None:
+    endpoint = {key: str(trust.ours.folder / name) for key, name in keys.items()}
+    expected = rf"plant\.yaml:0: endpoints\.{url_of(secure)}\.cert_file: expected .*\.pem, a readable certificate"
+    with pytest.raises(ConfigError, match=expected):
+        make_driver(secure, endpoint)
+
+
 def test_a_ca_file_that_is_none_is_a_fault_of_the_plant_file(secure: Mosquitto, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("no certificate\n", encoding="utf-8")
     for name in ("missing.pem", "empty.pem"):
         endpoint = {"ca_file": str(tmp_path / name)}
         expected = rf"plant\.yaml:0: endpoints\.{url_of(secure)}\.ca_file: expected .*{name}, a readable file"
         with pytest.raises(ConfigError, match=expected):
-            make_driver(secure, endpoint, Taking())
+            make_driver(secure, endpoint)
 
 
 async def test_the_whole_edge_logs_in_by_its_plant_file_and_no_secret_is_ever_written(
