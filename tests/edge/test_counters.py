@@ -171,7 +171,7 @@ def test_a_total_beyond_the_range_of_the_point_is_uncertain_and_counts() -> None
 
 
 def test_scale_and_offset_apply_to_the_total_and_round_once() -> None:
-    assert totals(Wrapping(10, 9, scale=0.1, offset=0.2), 3, 9, 1) == [0.5, 1.1, 1.3]
+    assert totals(Wrapping(10, 9, scale=0.1, offset=0.2), 1, 9, 1) == [0.3, 1.1, 1.3]
 
 
 def test_totals_are_exact_up_to_2_to_the_53() -> None:

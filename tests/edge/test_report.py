@@ -305,6 +305,13 @@ def test_a_line_may_miss_a_reading_by_all_but_a_billionth_of_the_deviation() -> 
     assert at_seconds(DOOR, (0, 0.0), (1, 0.0), (2, 2.0 + 1e-9)) == [0, 1, 2]
 
 
+def test_a_line_that_misses_by_less_than_a_rounding_more_than_the_deviation_is_too_long() -> None:
+    tenth = Policy(swinging_door=0.1)
+    assert Fraction(0.30000000000000004) / 3 > Fraction(0.1)
+    assert 0.30000000000000004 / 3e6 <= 0.1 / 1e6
+    assert at_seconds(tenth, (0, 0.0), (1, 0.0), (3, 0.30000000000000004)) == [0, 1, 3]
+
+
 def test_a_held_reading_goes_out_with_its_own_time_and_quality_right_before_the_row_that_lets_it_go() -> None:
     stage = reporter()
     door, narrow = (LIFT, 0), (LIFT, 1)
@@ -407,6 +414,7 @@ def test_what_no_block_has_any_more_is_forgotten_and_its_place_taken_by_others()
         assert len(stage.thin(columns_of(held))) == 2
         assert len(stage.forget(block)) == 0
     assert stage.counts.held == 0
+    assert (stage._band_slots.capacity, stage._door_slots.capacity) == (1, 1)
 
 
 def test_many_blocks_added_one_by_one_keep_what_their_signals_said() -> None:
