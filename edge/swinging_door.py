@@ -95,7 +95,7 @@ class Doors:
         return self._release(slots[had], had)
 
     def judge(self, readings: Readings) -> tuple[Bool, Held]:
-        """(k,) which readings are reported as they come, and the held ones that are. About 20 ns a reading."""
+        """(k,) which readings are reported as they come, and the held ones that are. About 25 ns a reading."""
         slot, time_us = readings.slot, readings.time_us
         seen_us, beat_us = self._seen_us.take(slot), self._beat_us.take(slot)
         goes_on = time_us > seen_us
