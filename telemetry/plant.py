@@ -13,6 +13,7 @@ from pydantic import Field
 from telemetry.address import Address, parse_address
 from telemetry.problems import BIT_TABLES
 from telemetry.profile import ModbusDefaults, Model, Name, Profile, Text
+from telemetry.shard import is_read_by
 
 __all__ = [
     "Address",
@@ -222,6 +223,11 @@ class Equipment:
     entry: PlantEquipment
 
     @property
+    def shared_by(self) -> str:
+        """What names all equipment that one process must read: its endpoint where that is asked, else its own id."""
+        return self.address.endpoint if self.address.is_modbus else self.id
+
+    @property
     def poll_s(self) -> float:
         """Seconds between polls of the main group."""
         return self.entry.poll_s or self.profile.poll_s
@@ -239,8 +245,8 @@ class Plant:
         return self.file.endpoints.get(address.endpoint, Endpoint())
 
     def of_edge(self, edge: str) -> tuple[Equipment, ...]:
-        """What one edge reads."""
-        return tuple(e for e in self.equipment if e.entry.edge in (None, edge))
+        """What one edge reads, or one shard of an edge (telemetry.shard)."""
+        return tuple(e for e in self.equipment if is_read_by(edge, e.entry.edge, e.shared_by))
 
     def by_id(self) -> dict[str, Equipment]:
         """Equipment by id."""

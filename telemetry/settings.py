@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,6 +22,7 @@ from pydantic_settings import (
 from telemetry.clock import Clock, parse_clock
 from telemetry.errors import ConfigError, Fault
 from telemetry.profile import Name
+from telemetry.shard import parse_shard, split_edge
 
 CONFIG_FILE: Final = Path("vigil.toml")
 _SECRET_WORDS: Final = ("password", "secret", "token")
@@ -47,6 +48,9 @@ class Settings(BaseSettings):
     plant: Path | None = None
     profiles_dir: Path | None = Field(None, description="Own profiles, searched before those in the package.")
     edge: Name = Field("edge-1", description="This edge's name.")
+    edge_shard: str | None = Field(
+        None, description="I/N: this process reads the I-th of N parts of the edge's equipment."
+    )
     lang: Literal["zh", "en"] = "zh"
     clock: str = "system"
     listen: str = Field("127.0.0.1:8480", description="Console.")
@@ -83,6 +87,25 @@ class Settings(BaseSettings):
     retention_days: float = Field(90.0, gt=0, description="Of raw samples; longer than late_bound_days.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shard_has_its_own_name(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The first of two shards of `hall` is the edge `hall.1of2`, for everything that asks for the edge's name."""
+        shard, edge = given.get("edge_shard"), given.get("edge", "edge-1")
+        if not isinstance(shard, str) or not isinstance(edge, str) or split_edge(edge)[1] is not None:
+            return given
+        try:
+            return {**given, "edge": parse_shard(shard).name(edge)}
+        except ValueError:
+            return given  # Said by _shard_reads.
+
+    @field_validator("edge_shard")
+    @classmethod
+    def _shard_reads(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is not None and split_edge(info.data.get("edge", ""))[1] not in (None, parse_shard(text)):
+            raise ValueError(f"expected the shard that VIGIL_EDGE names ({info.data['edge']})")
+        return text
 
     @field_validator("console_origins", mode="before")
     @classmethod
