@@ -29,6 +29,9 @@ from telemetry.wire import Encoded, encode_events
 
 RECORD_EVENTS: Final = 100
 """Drivers keep an event below 9 kB (edge.payload), so that so many fit into a record."""
+LOOK_US: Final = 10_000_000
+SILENT_US: Final = 60_000_000
+"""A reading that is held back goes out when its signal has been silent so long, looked at every LOOK_US of sample time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +60,7 @@ class Intake:
     """Equipment with points that are counters which wrap, or that report by exception."""
     _blocks: dict[str, dict[int, NameBlock]] = field(default_factory=dict)
     """Of that equipment: the blocks that counters and reporter know."""
+    _looked_us: int = 0
     _left: list[Columns] = field(default_factory=list)
     """Held back of equipment that is gone."""
 
@@ -128,9 +132,14 @@ class Intake:
         """Report by exception, where any equipment asks for it."""
         if not self._special:
             return columns
-        thinned = self.reporter.thin(columns)
-        metrics.SUPPRESSED.inc(max(len(columns) - len(thinned), 0))
-        return thinned
+        before = self.reporter.counts.suppressed
+        thinned = [self.reporter.thin(columns)]
+        metrics.SUPPRESSED.inc(max(self.reporter.counts.suppressed - before, 0))
+        newest_us = int(columns.time_us.max()) if len(columns) else 0
+        if newest_us >= self._looked_us + LOOK_US:  # signals that fell silent: nothing else would let go what is held
+            self._looked_us = newest_us
+            thinned.append(self.reporter.flush(newest_us - SILENT_US))
+        return join(thinned)
 
     def _events(self, columns: Columns, decoded: Sequence[Decoded], state: dict[str, str]) -> list[Event]:
         """Events of code and string points."""

@@ -7,7 +7,7 @@ import gc
 import secrets
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,11 +89,8 @@ class Agent:
         lost = self.journal.spool.lost_file
         if lost is not None:
             log.error("spool was unreadable and was moved aside", moved_to=str(lost))
-            attributes = {"moved_to": lost.name}
-            self.journal.put_events([self._event("spool-lost", attributes)])
-
-    def _event(self, code: str, attributes: Mapping[str, str | int]) -> Event:
-        return Event(self.settings.edge, self.stamps.now_us(), VIGIL_SCHEME, code, True, attributes)
+            now_us, attributes = self.stamps.now_us(), {"moved_to": lost.name}
+            self.journal.put_events([Event(self.settings.edge, now_us, VIGIL_SCHEME, "spool-lost", True, attributes)])
 
     async def _beat(self) -> None:
         """Every second of the clock: who is owned, who is unreachable; and what the edge itself lost."""
@@ -116,6 +113,7 @@ class Agent:
         unreachable = presence.unreachable(now_us)
         metrics.UNREACHABLE.set(len(unreachable))
         metrics.EQUIPMENT.set(len(self.fleet.equipment))
+        metrics.TASKS.set(len(asyncio.all_tasks()))
         if log_us is None or plant is None:
             return
         if plant is not self._announced:
@@ -131,7 +129,8 @@ class Agent:
         if refused == self.log_refused:
             return []
         self.log_refused = refused
-        return [self._event("log-refused", {"records": refused})]
+        now_us, attributes = self.stamps.now_us(), {"records": refused}
+        return [Event(self.settings.edge, now_us, VIGIL_SCHEME, "log-refused", True, attributes)]
 
     async def _keep_ledger(self) -> None:
         while True:

@@ -138,6 +138,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "vigil.mqtt-payload": ("MQTT 消息无法解析", "MQTT message that cannot be read"),
     "vigil.plan-learned": ("读取计划已按设备应答调整", "Read plan changed by what the device answered"),
     "vigil.plant-refused": ("新的现场配置有误，沿用旧配置", "Changed plant file refused; the old one stays"),
+    "vigil.clock-skew": ("设备时钟偏差过大", "The device's clock is off"),
     "vigil.counter-reset": ("计数器归零，累计值继续", "A counter began anew; its total goes on"),
     "vigil.equipment-claimed": ("设备被另一采集端占用", "Equipment claimed by another edge"),
     "vigil.two-live-epochs": ("同一采集端有两个实例在运行", "Two agents under one edge's name"),
