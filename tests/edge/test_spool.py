@@ -235,6 +235,10 @@ def test_keys_of_messages_are_kept_with_their_readings_and_the_oldest_forgotten(
     spool.close()
     spool = open_at(path, 2)
     assert spool.delivered() == keys[-KEYS_MAX:]
+    more = [n.to_bytes(16, "big") for n in range(1, KEYS_MAX)]
+    for start in range(0, len(more), 1_000):
+        spool.journal([], {}, None, b"".join(more[start : start + 1_000]))
+    assert spool.delivered() == [keys[-1], *more]
     assert spool._db.execute("SELECT sum(length(value)) FROM delivered").fetchone()[0] <= 16 * KEYS_MAX * 1.2
     spool.close()
 

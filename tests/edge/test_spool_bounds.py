@@ -72,6 +72,20 @@ def test_by_the_other_policy_what_came_first_stays_and_what_comes_is_refused(pat
     spool.close()
 
 
+def test_ranges_of_what_was_dropped_at_once_leave_out_what_was_kept_between(path: Path) -> None:
+    spool = open_at(path, 1)
+    for n in range(6):
+        spool.journal([samples(100, n), *([event(n)] if n % 2 else [])], {})
+    spool.close()
+    spool = open_at(path, 2, max_bytes=2_000)
+    sent = forwarded(spool)
+    assert kinds(sent) == [Kind.EVENTS] * 3
+    spool.publish()
+    expected = [DroppedRange(1, 0, 1, 200), DroppedRange(1, 3, 4, 200), DroppedRange(1, 6, 7, 200)]
+    assert drops(forwarded(spool)) == expected
+    spool.close()
+
+
 @pytest.mark.parametrize("policy", ["oldest", "newest"])
 def test_events_go_last_and_the_ledger_never(path: Path, policy: str) -> None:
     spool = open_at(path, 1, max_bytes=3_000, policy=policy)
@@ -127,7 +141,7 @@ def test_a_spool_with_a_smaller_bound_than_before_drops_at_opening_and_says_so(p
     sent = forwarded(spool)
     assert [seq for _, seq, _ in sent] == list(range(gone, 10))
     spool.publish()
-    assert [(r.epoch, r.first, r.last) for r in drops(forwarded(spool))] == [(1, 0, gone - 1)]
+    assert drops(forwarded(spool)) == [DroppedRange(1, 0, gone - 1, 100 * gone)]
     spool.close()
 
 

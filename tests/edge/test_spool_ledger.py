@@ -49,6 +49,14 @@ def test_a_large_ledger_is_split_and_only_its_last_part_says_that_all_is_covered
     spool.close()
 
 
+def test_a_ledger_that_just_fits_into_one_record_says_that_all_is_covered(path: Path) -> None:
+    spool = open_at(path, 1)
+    spool.journal([event()], {(f"e{n}", 0): (1, n) for n in range(ENTRIES_MAX)})
+    spool.publish()
+    assert [(len(p.entries), p.through) for p in ledgers(everything(spool))] == [(ENTRIES_MAX, 0)]
+    spool.close()
+
+
 def test_while_one_ledger_record_waits_for_the_log_no_second_is_made(path: Path) -> None:
     spool = open_at(path, 1)
     journal(spool, batch_of("e", 1))
@@ -59,6 +67,19 @@ def test_while_one_ledger_record_waits_for_the_log_no_second_is_made(path: Path)
     journal(spool, batch_of("e", 1))
     spool.tail.acknowledge(spool.tail.take(max_records=10, max_bytes=BIG))
     assert spool.publish() == 1, "acknowledged is as good as deleted"
+    spool.close()
+
+
+def test_nor_after_a_restart(path: Path) -> None:
+    spool = open_at(path, 1)
+    journal(spool, batch_of("e", 1))
+    spool.publish()
+    spool.close()
+    spool = open_at(path, 2)
+    journal(spool, batch_of("e", 1))
+    assert spool.publish() == 0
+    forwarded(spool)
+    assert spool.publish() == 1
     spool.close()
 
 
