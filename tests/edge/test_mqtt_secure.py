@@ -29,8 +29,8 @@ from telemetry.plant import Plant, PlantFile
 from telemetry.service import Health
 from telemetry.settings import Settings
 from tests.edge.build import TEXT, make_equipment, make_profile, write_plant
+from tests.edge.running import read_log
 from tests.edge.test_mqtt import Taking
-from tests.edge.test_service import read_log
 from tests.fixtures.certificates import Authority, Certificate, make_authority, require_openssl
 from tests.fixtures.mosquitto import Mosquitto, find_mosquitto
 from tests.fixtures.parts import missing, used

@@ -8,7 +8,7 @@ import pytest
 
 from edge.service import spool_path
 from telemetry.messages import Kind
-from tests.edge.test_service import plant_of, read_log, start
+from tests.edge.running import plant_of, read_log, start
 from tests.fixtures.disk import fill, small_disk
 from tests.fixtures.waiting import until
 

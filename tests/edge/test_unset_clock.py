@@ -14,7 +14,7 @@ from edge.stamps import BUILT_US, SET_US, Stamps, floor_of, machine_stamps
 from telemetry.clock import Clock, SystemClock
 from telemetry.quality import GOOD, UNCERTAIN_CLOCK
 from tests.edge.device import Ask, Device, data, frame
-from tests.edge.test_service import plant_of, read_log, start
+from tests.edge.running import plant_of, read_log, start
 from tests.fixtures.waiting import until
 
 YEARS_US = 50 * 365 * 86_400 * 1_000_000
