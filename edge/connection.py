@@ -8,9 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
+import structlog
+
 from edge.reach import Reach
+
+log = structlog.get_logger()
 
 RECONNECT_S: Final = 0.5
 RECONNECT_MAX_S: Final = 10.0
@@ -87,6 +92,16 @@ class Connection:
         """Has a connection made, unless one is; `done` is told whether there is one."""
         if self._connecting is None:
             self._connecting = asyncio.ensure_future(self._connect(timeout_s, done))
+            self._connecting.add_done_callback(partial(self._tried, done))
+
+    def _tried(self, done: Callable[[bool], None], attempt: asyncio.Task[None]) -> None:
+        """Whoever waits is told, too, where an attempt ended as none should."""
+        error = None if attempt.cancelled() else attempt.exception()
+        if error is not None:
+            log.error("cannot connect", to=self.reach.name(self._place % self.reach.places), error=repr(error))
+            self._connecting, self._place = None, 0
+            self.back_off(repr(error))
+            done(False)
 
     def elsewhere(self) -> None:
         """The next attempt begins at the place after the one that was used."""

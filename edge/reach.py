@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -105,15 +106,18 @@ class SerialReach:
     async def open(self, place: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         """See Reach."""
         line = self.line
-        transport, _ = await create_serial_connection(
-            asyncio.get_running_loop(),
-            protocol,
-            self.device,
-            baudrate=line.baud,
-            bytesize=line.data_bits,
-            parity=line.parity,
-            stopbits=line.stop_bits,
-        )
+        try:
+            transport, _ = await create_serial_connection(
+                asyncio.get_running_loop(),
+                protocol,
+                self.device,
+                baudrate=line.baud,
+                bytesize=line.data_bits,
+                parity=line.parity,
+                stopbits=line.stop_bits,
+            )
+        except termios.error as error:  # is no OSError
+            raise OSError(*error.args) from error
         await asyncio.sleep(0)  # it listens from the next turn of the loop on, and must not be closed before
         return transport
 
