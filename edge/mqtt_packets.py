@@ -1,7 +1,7 @@
 """An MQTT byte stream taken apart into packets: PUBLISH packets are read here, all others are for paho-mqtt.
 
 Why not all by paho: it reads a packet in four calls of recv, copies it three times, and looks for the callback of each
-message; at 20 fields of JSON that is two thirds of all that the edge does. See docs/adr/0011.
+message; at 20 fields of JSON that is two thirds of all that the edge does. See docs/adr/0014.
 
 Source: MQTT 3.1.1 and 5.0 (OASIS), sections 2.2 (fixed header), 3.3 (PUBLISH), 3.4 (PUBACK: 40 02, packet id).
 Invariant: however the stream is cut into pieces, the same packets come out, in order; no packet beyond `limit` bytes is

@@ -1,7 +1,7 @@
 """The socket under a paho-mqtt client: reads far ahead, keeps PUBLISH packets from paho, sends acknowledgements joined.
 
 paho's own protocol machine (CONNECT, SUBSCRIBE, PING, DISCONNECT, properties, refusals) stays as it is and sees only
-whole packets; see docs/adr/0011. Not for several threads.
+whole packets; see docs/adr/0014. Not for several threads.
 
 Invariant: what paho sends and what is sent beside it never mix within a packet.
 """
