@@ -7,6 +7,7 @@ import sys
 
 BENCHMARKS = (
     ("benchmarks.decode",),
+    ("benchmarks.spool",),
     ("benchmarks.report",),
     ("benchmarks.arrow",),
     ("benchmarks.latency", "--poll", "1.0", "--changes", "60"),
