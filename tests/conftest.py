@@ -11,6 +11,7 @@ settings.load_profile("vigil")
 pytest_plugins = [
     "tests.fixtures.parts",
     "tests.fixtures.mosquitto",
+    "tests.fixtures.libmodbus",
     "tests.fixtures.broker",
     "tests.fixtures.kafka",
     "tests.fixtures.store",

@@ -12,6 +12,7 @@ command -v mvn >/dev/null 2>&1 || wanted="$wanted maven"
 command -v node >/dev/null 2>&1 || wanted="$wanted nodejs"
 command -v npm >/dev/null 2>&1 || wanted="$wanted npm"
 command -v chromium >/dev/null 2>&1 || wanted="$wanted chromium fonts-noto-cjk"
+[ -e /usr/include/modbus/modbus.h ] || wanted="$wanted gcc libc6-dev libmodbus-dev"
 [ -n "$wanted" ] || exit 0
 
 echo "installing for the tests:$wanted"
