@@ -378,7 +378,8 @@ class Lane:
         if oldest is not None and now_s >= self._oldest_s + oldest.timeout_s:
             self._time_out(oldest, now_s)
         turn = self._turn
-        may_go = self.framing.transactions and len(self._sent) < OVERDUE
+        # Nobody goes while an answer has begun to come: what is said to others must not be taken for the rest of it.
+        may_go = self.framing.transactions and len(self._sent) < OVERDUE and not self._buffer
         if turn is not None and may_go and now_s >= self._turn_until_s:
             self._turn = None
             self._overdue(turn, now_s)

@@ -82,6 +82,21 @@ async def test_nobody_goes_before_a_request_has_kept_its_turn_as_long_as_it_may(
         assert device.asked[1].at_s - device.asked[0].at_s < TIMEOUT_S, "not at its time-out"
 
 
+async def test_nobody_goes_while_an_answer_has_begun_to_come() -> None:
+    """Else what is said to the next would be taken for the rest of it."""
+
+    async def halves_one(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(ask, data(ask))[: 9 if ask.unit == 1 else None])
+
+    async with Device(halves_one) as device, lane_to(device, patience_s=PATIENCE_S) as lane:
+        half, other = put(lane, Told(), unit=1), put(lane, Told(), unit=2)
+        with pytest.raises(ReadFailed, match="unusable answer: 9 bytes"):
+            await result(half)
+        assert [a.unit for a in device.asked] == [1]
+        assert await result(other) == b"\0\x0a\0\x0b"
+        assert device.asked[1].connection == 2
+
+
 async def test_no_more_than_a_few_wait_for_an_answer_at_once_and_room_is_used_when_there_is_some() -> None:
     behaviour = Holding()
     async with Device(behaviour) as device, lane_to(device, patience_s=PATIENCE_S) as lane:

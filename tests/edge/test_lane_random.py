@@ -53,9 +53,15 @@ class Random:
 
     script: list[Step]
     later: list[asyncio.Task[None]] = field(default_factory=list)
+    mute: set[int] = field(default_factory=set)
+    """Connections on which nothing more is said."""
 
     async def __call__(self, ask: Ask, writer: asyncio.StreamWriter) -> None:
         step = self.script[ask.address]
+        if ask.connection in self.mute:
+            return
+        if step.kind == "half":  # TCP loses nothing in between: whoever stops in mid-frame says nothing more
+            self.mute.add(ask.connection)
         if step.kind == "close":
             raise Close
         if step.kind == "reset":
@@ -63,8 +69,8 @@ class Random:
         self.later.append(asyncio.create_task(self._say(step, ask, writer)))
 
     async def _say(self, step: Step, ask: Ask, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(step.delay_s)
-        if not writer.is_closing():
+        await asyncio.sleep(0.0 if step.kind == "half" else step.delay_s)
+        if (ask.connection not in self.mute or step.kind == "half") and not writer.is_closing():
             writer.write(spoken(step.kind, ask))
 
 
