@@ -37,8 +37,6 @@ class Limits:
 
     def longest(self, table: str) -> int:
         """Most registers or bits in one request of a table."""
-        if self.one_request_per_point:
-            return 1
         return self.max_per_table.get(table, self.max_coils if table in BIT_TABLES else self.max_registers)
 
     def walls(self, table: str) -> Ranges:
@@ -117,7 +115,7 @@ def _cover(table: Table, spans: Sequence[tuple[int, int, str]], limits: Limits) 
     left = list(spans)
     while left:
         start, end, name = left[0]
-        longest = max(limits.longest(table), end - start if limits.one_request_per_point else 0)
+        longest = limits.longest(table)
         reach = min([start + longest, *(first for first, last in walls if last >= start)])
         if end > reach:
             raise ValueError(
