@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
-# Real parts of the tests that pip does not have: mosquitto, a JRE, Maven, Node, Chromium. As root on Debian or Ubuntu
+# Real parts of the tests that pip does not have: mosquitto, a JRE, Maven, Node, Chromium, libmodbus. As root on Debian or Ubuntu
 # only; elsewhere the tests say at their end what was missing.
 parts:
 	@sh tests/install-parts.sh
