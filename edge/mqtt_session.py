@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import structlog
 from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
@@ -31,8 +30,6 @@ from edge.mqtt_broker import Broker, connect_properties, secure, why_not_connect
 from edge.mqtt_packets import RETAIN, Published, StreamError
 from edge.mqtt_socket import ReadAhead, ReadingAhead
 from edge.subscriptions import Messages, Subscription
-
-log = structlog.get_logger()
 
 KEEPALIVE_S: Final = 30
 RECONNECT_S: Final = 1.0
@@ -47,6 +44,7 @@ RETRY_S: Final = 0.1
 """How often the journal is asked whether it has room again."""
 BACKLOG_BYTES: Final = 32 << 20
 NO_ROOM_S: Final = 5.0
+"""A connection that was given up for want of room is made anew after so long."""
 FINISH_S: Final = 1.0
 SETTLE_S: Final = 0.05
 """The broker gets so long to read the last acknowledgements: a socket closed with unread input resets the connection,
@@ -99,6 +97,8 @@ class Session:
     tell: Callable[[str | None], None]
     """Told why there is no session, and None when there is one."""
     now_us: Callable[[], int]
+    backlog_bytes: int = BACKLOG_BYTES
+    no_room_s: float = NO_ROOM_S
     _version: str = "5"
     _known: bool = False
     """Whether the broker has accepted a connection in this version."""
@@ -232,7 +232,7 @@ class Session:
             client.loop_write()
         if client.socket() is not None:
             client.loop_misc()
-        return self._backlog_bytes <= BACKLOG_BYTES
+        return self._backlog_bytes <= self.backlog_bytes
 
     def _arrived(self, line: Connection, published: Published) -> None:
         received_us = self.now_us()
@@ -267,18 +267,18 @@ class Session:
 
     def _end(self, line: Connection) -> None:
         """Disconnects. What waits for room was not acknowledged: the broker keeps it."""
-        if self._backlog_bytes > BACKLOG_BYTES:
-            log.info("connection given up until there is room in the journal", endpoint=self.broker.address.endpoint)
-            self._stopping.wait(NO_ROOM_S)
+        is_full = self._backlog_bytes > self.backlog_bytes
         self._backlog.clear()
         self._backlog_bytes = 0
         self._line = None
-        if line.client.socket() is None:
-            return
-        time.sleep(SETTLE_S)
-        line.client.disconnect()
+        if line.client.socket() is not None:
+            time.sleep(SETTLE_S)
+            line.client.disconnect()
         if line.client.socket() is not None:
             line.socket.close()
+        if is_full:
+            self.tell("connection given up until there is room in the journal")
+            self._stopping.wait(self.no_room_s)
 
     # ---- paho's callbacks, on the thread
 

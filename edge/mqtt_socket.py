@@ -35,19 +35,19 @@ class ReadAhead:
     # ---- for the session
 
     def fill(self) -> None:
-        """Reads what is there. Raises StreamError."""
-        try:
-            data = self.raw.recv(READ_BYTES)
-            while isinstance(self.raw, ssl.SSLSocket) and len(data) < READ_BYTES and (more := self.raw.pending()):
-                data += self.raw.recv(more)
-        except _NOT_NOW:
-            return
-        except OSError as error:
-            self.ended = error
-            return
-        if not data:
-            self.ended = True
-        self.stream.feed(data)
+        """Reads what is there; of TLS, whatever is decrypted already, which no selector sees. Raises StreamError."""
+        size = READ_BYTES
+        while size and not self.ended:
+            try:
+                data = self.raw.recv(size)
+            except _NOT_NOW:
+                return
+            except OSError as error:
+                self.ended = error
+                return
+            self.ended = not data
+            self.stream.feed(data)
+            size = self.raw.pending() if isinstance(self.raw, ssl.SSLSocket) else 0
 
     @property
     def why(self) -> str:

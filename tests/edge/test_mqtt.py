@@ -18,7 +18,8 @@ from edge.columns import Columns
 from edge.driver import Decoded, Source
 from edge.mqtt import MqttDriver, make_drivers
 from edge.mqtt_broker import make_broker
-from edge.subscriptions import make_memory
+from edge.mqtt_session import Session
+from edge.subscriptions import Messages, make_memory
 from telemetry.clock import SystemClock, iso
 from telemetry.errors import ConfigError
 from telemetry.messages import Event
@@ -225,6 +226,68 @@ async def test_a_journal_without_room_loses_nothing(start: State, device: Publis
     running.taking.room = True
     await until(lambda: len(running.taking.xs()) >= 5)
     assert running.taking.xs() == [float(n) for n in range(5)]
+
+
+async def test_beyond_its_bound_of_memory_the_connection_is_given_up_and_the_broker_keeps_the_rest(
+    device: Publisher, mosquitto: Mosquitto
+) -> None:
+    driver, room, refused = make_driver(mosquitto), threading.Event(), threading.Event()
+    taken: list[float] = []
+
+    def take(messages: Messages) -> bool:
+        if not room.is_set():
+            refused.set()
+            return False
+        taken.extend(json.loads(payload)["values"]["x"] for payload in messages.payloads)
+        messages.line.acknowledge(messages.acks)
+        return True
+
+    told: list[str | None] = []
+    now_us = SystemClock().now_us
+    session = Session(driver.broker, driver.subscriptions, take, lambda _: None, told.append, now_us, 20_000, 0.1)
+    thread = threading.Thread(target=session.run, daemon=True)
+    thread.start()
+    await until(lambda: told and told[-1] is None)
+    for n in range(60):
+        device.say("plant/e/state", {"values": {"x": n}, "filler": "x" * 1_000})
+    await until(refused.is_set)
+    await until(lambda: "connection given up until there is room in the journal" in told)
+    room.set()
+    await until(lambda: len(taken) >= 60)
+    session.stop()
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
+    assert taken == list(range(60))
+
+
+async def test_what_is_delivered_again_after_a_lost_connection_is_known_and_acknowledged(
+    start: State, device: Publisher, mosquitto: Mosquitto
+) -> None:
+    running = await start(Taking())
+    await subscribed(running, device)
+    running.taking.at_once = False
+    at = iso(SystemClock().now_us())
+    device.say("plant/e/state", {"time": at, "values": {"x": 5}})
+    await until(lambda: running.taking.xs() == [5.0])
+    mosquitto.stop()
+    await asyncio.to_thread(mosquitto.start)
+    await until(lambda: len(running.taking.waiting) >= 2)
+    running.taking.at_once = True
+    for source, received in running.taking.waiting:
+        source.journaled([received])
+    back = Publisher(mosquitto)
+    back.say("plant/e/state", {"values": {"x": 6}})
+    await until(lambda: 6.0 in running.taking.xs())
+    back.close()
+    assert running.taking.xs() == [5.0, 6.0]
+    assert len(running.taking.keys()) == 1
+    await running.stop()
+    again = await start(Taking())
+    late = Publisher(mosquitto)
+    late.say("plant/e/state", {"values": {"x": 7}})
+    await until(again.taking.xs)
+    late.close()
+    assert again.taking.xs() == [7.0], "the second delivery was acknowledged"
 
 
 async def test_a_bad_payload_is_acknowledged_and_told_and_the_next_one_is_read(start: State, device: Publisher) -> None:
