@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from telemetry.name_block import NameBlock
+from telemetry.name_block import NameBlock, name_block
 from telemetry.wire import Encoded, encode_columns
 
 Int32 = npt.NDArray[np.int32]
@@ -25,6 +25,8 @@ UInt64 = npt.NDArray[np.uint64]
 RECORD_BYTES: Final = 600_000
 """Most bytes in one record, about: below any log's record size."""
 ROW_BYTES: Final = 21
+DIVIDED_ROWS: Final = 2_000
+"""Of a part too large for a record; with names of 256 bytes they still fit."""
 NAME_BYTES: Final = 4
 """That a name takes beside its own bytes."""
 
@@ -119,8 +121,11 @@ def encode(columns: Columns) -> list[Encoded]:
     """
     if not len(columns):
         return []
-    names = [len(block.utf8) + NAME_BYTES * len(block.names) for block in columns.blocks]
-    weights = np.cumsum(np.array(names) + ROW_BYTES * columns.counts)
+    names = np.array([len(block.utf8) + NAME_BYTES * len(block.names) for block in columns.blocks])
+    if int((names + ROW_BYTES * columns.counts).max()) > RECORD_BYTES:
+        columns = _divided(columns)
+        names = np.array([len(block.utf8) + NAME_BYTES * len(block.names) for block in columns.blocks])
+    weights = np.cumsum(names + ROW_BYTES * columns.counts)
     records, first = [], 0
     while first < len(weights):
         before = int(weights[first - 1]) if first else 0
@@ -128,6 +133,24 @@ def encode(columns: Columns) -> list[Encoded]:
         records.append(_encode(columns if first == 0 and last == len(weights) else columns.parts(first, last)))
         first = last
     return records
+
+
+def _divided(columns: Columns) -> Columns:
+    """No part too large for a record: of thousands of signals, or of thousands of rows. Those get blocks of their own."""
+    several: list[Columns] = []
+    for part, block in enumerate(columns.blocks):
+        one = columns.parts(part, part + 1)
+        if len(block.utf8) + NAME_BYTES * len(block.names) + ROW_BYTES * len(one) <= RECORD_BYTES:
+            several.append(one)
+            continue
+        for at in range(0, len(one), DIVIDED_ROWS):
+            rows = slice(at, at + DIVIDED_ROWS)
+            used, place = np.unique(one.place[rows], return_inverse=True)
+            own = name_block([block.names[p] for p in used.tolist()])
+            count = np.array([len(place)], np.int64)
+            values = (one.time_us[rows], one.value[rows], one.quality[rows])
+            several.append(Columns(one.equipment, [own], count, place.astype(np.int32), *values))
+    return join(several)
 
 
 def _encode(columns: Columns) -> Encoded:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from edge import metrics
 from edge.codes import Changes
-from edge.columns import Columns, encode, join
+from edge.columns import RECORD_BYTES, Columns, encode, join
 from edge.counters import Counters, Wrapping
 from edge.driver import Decoded, Source
 from edge.ledger import Increments, count
@@ -28,7 +28,7 @@ from telemetry.profile import Point
 from telemetry.wire import Encoded, encode_events
 
 RECORD_EVENTS: Final = 100
-"""Drivers keep an event below 9 kB (edge.payload), so that so many fit into a record."""
+"""Drivers keep an event below 9 kB (edge.payload_events), so so many about fill a record."""
 LOOK_US: Final = 10_000_000
 SILENT_US: Final = 60_000_000
 """A reading that is held back goes out when its signal has been silent so long, looked at every LOOK_US of sample time."""
@@ -102,7 +102,8 @@ class Intake:
         columns = join([*left, *(d.thinned for d in decoded), self._thin(read)])
         columns, events, provisional = _provisional(columns, events)
         records = encode(columns)
-        records += [encode_events(events[i : i + RECORD_EVENTS]) for i in range(0, len(events), RECORD_EVENTS)]
+        for i in range(0, len(events), RECORD_EVENTS):
+            records += _encoded(events[i : i + RECORD_EVENTS])
         records += [record for d in decoded for record in d.records]
         delivered = b"".join(key for d in decoded for key in d.delivered)
         return Prepared(
@@ -124,9 +125,10 @@ class Intake:
             one = self._special.get(equipment)
             if one is not None and id(block) not in self._blocks.get(equipment, {}):
                 self._blocks.setdefault(equipment, {})[id(block)] = block
-                points = [one.profile.points[split_signal(signal)[1]] for signal in block.names]
-                self.counters.add(block, [_wrapping(one, point) for point in points])
-                self.reporter.add(block, [_policy(point) for point in points])
+                # What was read by the plant file before may have a point that the profile no longer has.
+                points = [one.profile.points.get(split_signal(signal)[1]) for signal in block.names]
+                self.counters.add(block, [None if point is None else _wrapping(one, point) for point in points])
+                self.reporter.add(block, [None if point is None else _policy(point) for point in points])
 
     def _thin(self, columns: Columns) -> Columns:
         """Report by exception, where any equipment asks for it."""
@@ -148,6 +150,15 @@ class Intake:
         more, changed = self.changes.of_texts([text for d in decoded for text in d.texts])
         state.update(changed)
         return [*events, *more]
+
+
+def _encoded(events: Sequence[Event]) -> list[Encoded]:
+    """Records of events: few large ones, of about RECORD_BYTES at most, for what was learned of a device may be long."""
+    record = encode_events(events)
+    if len(record.value) <= RECORD_BYTES or len(events) == 1:
+        return [record]
+    half = len(events) // 2
+    return [*_encoded(events[:half]), *_encoded(events[half:])]
 
 
 def _provisional(columns: Columns, events: list[Event]) -> tuple[Columns, list[Event], list[Provisional]]:

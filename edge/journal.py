@@ -38,6 +38,8 @@ TAKE: Final = 64_000
 QUEUED_ROWS: Final = 1_000_000
 """Most samples that wait in memory while the disk cannot be written."""
 QUEUED_THINGS: Final = 50_000
+GIVEN_UP: Final = 64
+"""Beyond that, one part in so many goes at once."""
 RETRY_S: Final = 0.5
 FLUSH_S: Final = 1.0
 IDLE_S: Final = 60.0
@@ -98,6 +100,8 @@ class Journal:
     _own: _Own = field(default_factory=_Own)
     _queue: deque[tuple[Source, Any, int]] = field(default_factory=deque)
     _rows: int = 0
+    _loose: int = 0
+    """Things in the queue that may be given up."""
     _first_s: float = 0.0
     _last_s: float = 0.0
     _urgent: bool = False
@@ -141,7 +145,9 @@ class Journal:
         self.spool.close()
 
     async def call(self, work: Callable[[Spool], T]) -> T:
-        """Runs `work` on the spool's thread. Raises what it raises: sqlite3.OperationalError when the disk is full."""
+        """Runs `work` on the spool's thread. Raises what it raises: sqlite3.OperationalError when the disk is full; and what
+        the thread fails with.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -156,7 +162,15 @@ class Journal:
         with self._condition:
             self._calls.append(run)
             self._condition.notify()
-        return await future
+        assert self._failed is not None, "start() comes first"  # noqa: S101
+        either: list[asyncio.Future[Any]] = [future, self._failed]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
+                self._failed.result()
+            return future.result()
+        finally:
+            future.cancel()
 
     async def flush(self, *, last: bool = False) -> None:
         """Waits until everything put so far is durable; `last`: what the intake holds back, too.
@@ -169,7 +183,10 @@ class Journal:
         def done() -> None:
             loop.call_soon_threadsafe(_finish, future, None)
 
-        held = await self.call(lambda _: self.intake.held()) if last else NOTHING
+        held = NOTHING
+        if last:
+            await self.flush()  # what still waits is held back as well
+            held = await self.call(lambda _: self.intake.held())
         self._put(self._own, _OwnThing(columns=held, done=done), len(held), urgent=True)
         async with asyncio.timeout(FLUSH_S):
             await future
@@ -195,12 +212,14 @@ class Journal:
         self._put(self._own, _OwnThing(record=record), rows)
 
     def _put(self, source: Source, received: Any, rows: int, *, urgent: bool = False) -> bool:
-        now_s = time.monotonic()
+        now_s, loose = time.monotonic(), self._is_loose(source, rows)
         with self._condition:
-            if self._rows + rows > self.queued_rows or len(self._queue) >= QUEUED_THINGS:
-                if source.sender_keeps:
-                    return False
-                self._give_up()
+            if not self._has_room_for(rows) and not source.sender_keeps and self._loose:
+                self._give_up(rows)
+            if not self._has_room_for(rows) and (loose or source.sender_keeps):
+                if loose:
+                    self._lose(source, rows)
+                return False
             if not self._queue:
                 self._first_s = now_s
                 self._condition.notify()
@@ -208,6 +227,7 @@ class Journal:
                 self._condition.notify()
             self._queue.append((source, received, rows))
             self._rows += rows
+            self._loose += loose
             self._last_s = now_s
             self._urgent = self._urgent or urgent
         return True
@@ -229,16 +249,31 @@ class Journal:
             self._unjournaled,
         )
 
-    def _give_up(self) -> None:
-        """The oldest polled samples or heartbeat are given up; events and unacknowledged messages stay."""
-        for place, (source, _, rows) in enumerate(self._queue):
-            if rows and not source.sender_keeps:
-                del self._queue[place]
-                self._rows -= rows
-                lost = rows if source is not self._own else 0
-                self._unjournaled += lost
-                metrics.UNJOURNALED.inc(lost)
-                return
+    def _is_loose(self, source: Source, rows: int) -> bool:
+        """Whether it may be given up: polled samples and texts, heartbeats; not events, nor unacknowledged messages."""
+        return not source.sender_keeps and (rows > 0 or source is not self._own)
+
+    def _has_room_for(self, rows: int) -> bool:
+        return self._rows + rows <= self.queued_rows and len(self._queue) < QUEUED_THINGS
+
+    def _give_up(self, rows: int) -> None:
+        """Makes room for `rows` more: the oldest of what may be given up goes, a part of all at once, for it is looked for."""
+        kept: deque[tuple[Source, Any, int]] = deque()
+        things = len(self._queue)
+        enough = min(things - things // GIVEN_UP, QUEUED_THINGS - 1)
+        for thing in self._queue:
+            source, _, n = thing
+            if (self._rows + rows > self.queued_rows or things > enough) and self._is_loose(source, n):
+                things, self._rows, self._loose = things - 1, self._rows - n, self._loose - 1
+                self._lose(source, n)
+            else:
+                kept.append(thing)
+        self._queue = kept
+
+    def _lose(self, source: Source, rows: int) -> None:
+        lost = rows if source is not self._own else 0
+        self._unjournaled += lost
+        metrics.UNJOURNALED.inc(lost)
 
     # ---- on the thread
 
@@ -248,7 +283,7 @@ class Journal:
                 pass
             self.spool.settle()
         except sqlite3.OperationalError as error:
-            log.warning("spool closed without settling", why=str(error))
+            log.warning("spool closed without settling", why=str(error), samples_not_journaled=self._rows)
         except Exception as error:
             assert self._loop is not None  # noqa: S101
             assert self._failed is not None  # noqa: S101
@@ -291,6 +326,7 @@ class Journal:
         taken, total, self._prepared_s = [], 0, self._first_s
         while self._queue and total < TAKE:
             source, received, rows = self._queue.popleft()
+            self._loose -= self._is_loose(source, rows)
             taken.append((source, received))
             total += rows
         if not self._queue:

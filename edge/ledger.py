@@ -35,9 +35,16 @@ def count(columns: Columns) -> dict[tuple[str, int], Increment]:
         for equipment, samples, checksum in zip(columns.equipment, columns.counts.tolist(), sums.tolist(), strict=True):
             add(found, (equipment, hour), (samples, checksum))
         return found
+    # One piece of rows of one part and one hour after the other, as they lie.
     hours = columns.time_us - columns.time_us % HOUR_US
-    for part in range(len(columns.equipment)):
-        _by_hour(found, columns, part, hours, rows)
+    turns = np.concatenate([starts, np.flatnonzero(np.diff(hours)) + 1])
+    begins = np.unique(turns)
+    parts = np.searchsorted(starts, begins, "right") - 1
+    sums = np.add.reduceat(rows, begins)
+    samples = np.diff(begins, append=len(columns))
+    pieces = zip(parts.tolist(), hours[begins].tolist(), samples.tolist(), sums.tolist(), strict=True)
+    for part, hour, n, checksum in pieces:
+        add(found, (columns.equipment[part], hour), (n, checksum))
     return found
 
 
@@ -45,19 +52,3 @@ def add(into: dict[tuple[str, int], Increment], key: tuple[str, int], more: Incr
     """Adds an increment in place."""
     samples, checksum = into.get(key, (0, 0))
     into[key] = (samples + more[0], (checksum + more[1]) % _WRAP)
-
-
-def _by_hour(
-    found: dict[tuple[str, int], Increment],
-    columns: Columns,
-    part: int,
-    hours: np.typing.NDArray[np.int64],
-    rows: np.typing.NDArray[np.uint64],
-) -> None:
-    """A part over the turn of an hour."""
-    start = int(columns.starts[part])
-    inside = slice(start, start + int(columns.counts[part]))
-    for hour in np.unique(hours[inside]):
-        mine = hours[inside] == hour
-        checksum = int(rows[inside][mine].sum(dtype=np.uint64))
-        add(found, (columns.equipment[part], int(hour)), (int(mine.sum()), checksum))
