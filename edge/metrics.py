@@ -114,4 +114,7 @@ LOG_REFUSED: Final = Counter(
     "vigil_edge_records_refused_total", "Records that the log refused and that were set aside."
 )
 UNREACHABLE: Final = Gauge("vigil_edge_equipment_unreachable", "Equipment that does not answer now.")
+TASKS: Final = Gauge(
+    "vigil_edge_tasks", "Tasks on the edge's event loop; the same number again whenever all is well again."
+)
 EQUIPMENT: Final = Gauge("vigil_edge_equipment", "Equipment that this edge reads.")
