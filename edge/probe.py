@@ -19,7 +19,7 @@ from edge.bus import make_bus, spare
 from edge.decode import Frame
 from edge.driver import Outcome
 from edge.lane import Watch
-from edge.modbus import Group, ModbusDevice, make_device
+from edge.modbus import Group, ModbusDevice, Plan, make_device
 from edge.mqtt_broker import Broker, make_broker, secure
 from edge.payload import ListTopic, PointTopic, StateTopic, look_up, parse_json
 from edge.plan import BIT_TABLES, Request
@@ -76,11 +76,20 @@ async def _modbus(address: Address, profile: Profile, endpoint: Endpoint) -> lis
     spare(bus, endpoint.quirks(profile.modbus))
     device = make_device(Equipment(_ID, profile, address, entry), bus, clock, endpoint)
     try:
-        return [
-            row for number, group in enumerate(device.groups) for row in _group(await _cycle(device, number), group)
-        ]
+        return [row for number in range(len(device.groups)) for row in await _read(device, number)]
     finally:
         bus.close()
+
+
+async def _read(device: ModbusDevice, number: int) -> list[ProbeRow]:
+    """The points of a group; read again as long as the device's refusals teach a plan that may do better."""
+    group = device.groups[number]
+    made, came = group.plan, await _cycle(device, number)
+    for _ in range(2 * len(group.points)):
+        if group.plan is made:
+            break
+        made, came = group.plan, await _cycle(device, number)
+    return _rows(came, group, made)
 
 
 async def _cycle(device: ModbusDevice, group: int) -> Frame:
@@ -92,8 +101,8 @@ async def _cycle(device: ModbusDevice, group: int) -> Frame:
     return frame
 
 
-def _group(came: Frame, group: Group) -> list[ProbeRow]:
-    profile, made = group.device.profile, group.plan
+def _rows(came: Frame, group: Group, made: Plan) -> list[ProbeRow]:
+    profile = group.device.profile
     read = made.layout.decode([came])
     columns = read.columns
     raw = {

@@ -48,6 +48,24 @@ async def test_a_modbus_device_shows_each_points_words_value_unit_and_quality(pr
     assert rows[0].as_dict() == {"point": "slow", "raw": [7], "value": 0.7, "unit": "°C", "quality": "good"}
 
 
+async def test_what_a_device_refuses_hides_nothing_that_it_would_answer() -> None:
+    """All points lie in one request, of which the device has not all."""
+    profile = make_profile({f"p{a}": {"modbus": {"address": a}} for a in (0, 3, 4, 9)}, timeout_s=0.5)
+
+    async def has_not_4(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        refused = ask.address <= 4 < ask.address + ask.count
+        writer.write(frame(ask, b"\x83\x02" if refused else data(ask)))
+
+    async with Device(has_not_4) as device:
+        rows = await probe(f"{device.url}/1", profile)
+    assert [(row.point, row.value, row.quality) for row in rows] == [
+        ("p0", 0.0, "good"),
+        ("p3", 3.0, "good"),
+        ("p4", None, "config"),
+        ("p9", 9.0, "good"),
+    ]
+
+
 async def test_a_device_that_is_not_there_has_rows_without_values(profile: Profile) -> None:
     async with Device() as device:
         pass
