@@ -96,8 +96,8 @@ class Spool:
         self._reader.fill_tail()
         with self._transaction():
             self._ledger.load()
-            self._release()
             self._clock.mark()
+        self._release()
 
     def close(self) -> None:
         """Closes the file; what was journaled stays."""
@@ -123,8 +123,8 @@ class Spool:
         record of `records` has such. `delivered`: 16 bytes a message, end to end.
         Raises sqlite3.OperationalError when the disk is full or cannot be written: then nothing was journaled.
         """
+        self._release()
         with self._transaction():
-            self._release()
             identities = [self._insert(record) for record in records]
             self._hold(provisional)
             self._at("inserted")
@@ -142,9 +142,7 @@ class Spool:
         """
         done = set(self.tail.acknowledged())
         waiting = {kind for position, kind in self._bounds.stock.control.items() if position not in done}
-        if self._clock.is_due():
-            with self._transaction():
-                self._release()
+        self._release()
         with self._transaction():
             made = 0
             if force or Kind.DROPPED not in waiting:
@@ -310,22 +308,21 @@ class Spool:
         self._staged.append(self._clock.count_held)
 
     def _release(self) -> None:
-        """Numbers what was held for the clock and need not be any longer."""
-        stock = self._bounds.stock
-        if stock.held_bytes * 2 > self._bounds.max_bytes:
+        """Numbers what was held for the clock and need not be any longer, a part in each transaction."""
+        if self._bounds.stock.held_bytes * 2 > self._bounds.max_bytes:
             self._clock.give_up()
-        if not self._clock.is_due():
-            return
-        for size, samples, released in self._clock.due():
-            stock.held_bytes -= size + OVERHEAD
-            if released is None:
-                self.counts.corrupt_records += 1
-                self.counts.corrupt_samples += samples
-            else:
-                self._take(released)
-        self._at("released")
-        self._clock.mark()
-        self._staged.append(self._clock.count_held)
+        while self._clock.is_due():
+            with self._transaction():
+                self._staged.append(self._clock.count_held)
+                for size, samples, released in self._clock.due():
+                    self._bounds.stock.held_bytes -= size + OVERHEAD
+                    if released is None:
+                        self.counts.corrupt_records += 1
+                        self.counts.corrupt_samples += samples
+                    else:
+                        self._take(released)
+                self._at("released")
+                self._clock.mark()
 
     def _take(self, released: Released) -> None:
         for record in released.records:

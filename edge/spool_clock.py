@@ -23,6 +23,8 @@ from edge.provisional import Provisional, Released, release
 from edge.stamps import SET_US, Offset, Stamps
 from telemetry.messages import Kind
 
+RELEASED_BYTES: Final = 4 << 20
+"""Of what was held, in one transaction: a minute of a large plant is more than memory should hold at once."""
 _US: Final = 1_000_000
 
 
@@ -115,17 +117,15 @@ class SpoolClock:
         return self._foreign > 0 or self.stamps.offset() is not None
 
     def due(self) -> Iterator[tuple[int, int, Released | None]]:
-        """(bytes, samples, what is released) of each record whose time is known now, oldest first.
+        """(bytes, samples, what is released) of records whose time is known now, oldest first, RELEASED_BYTES of them.
 
         None where it is damaged: it is set aside. They are deleted.
         """
-        rows = self.db.execute("SELECT position, boot, kind, count, crc, value FROM held ORDER BY position").fetchall()
-        now_us = self.stamps.clock.now_us()
+        mine, now_us = self.stamps.offset(), self.stamps.clock.now_us()
         newest_us = now_us if now_us >= SET_US else None
-        for position, boot, kind, count, crc, value in rows:
-            offset = self.stamps.offset() if boot == self.stamps.boot else Offset(self._began_us(boot), exact=False)
-            if offset is None:
-                continue
+        for position, boot, kind, count, crc, value in self._some(known=mine is not None):
+            here = mine if boot == self.stamps.boot else None
+            offset = here or Offset(self._began_us(boot), exact=False)
             known = None
             if zlib.crc32(value) == crc:
                 known = release(Kind(kind), value, offset, newest_us=None if offset.exact else newest_us)
@@ -138,6 +138,21 @@ class SpoolClock:
                 )
             self.db.execute("DELETE FROM held WHERE position = ?", (position,))
             yield len(value), count if kind == Kind.SAMPLES else 0, known
+
+    def _some(self, *, known: bool) -> list[tuple[int, str, str, int, int, bytes]]:
+        """The oldest that are due: of earlier boots and, where the time of this one is known, its own."""
+        rows = self.db.execute(
+            "SELECT position, boot, kind, count, crc, value FROM held WHERE boot <> ? OR ? ORDER BY position",
+            (self.stamps.boot, known),
+        )
+        found, size = [], 0
+        for row in rows:
+            found.append(row)
+            size += len(row[-1])
+            if size >= RELEASED_BYTES:
+                break
+        rows.close()
+        return found
 
     def at_once(self, several: Sequence[Provisional]) -> list[Released] | None:
         """Readings that need not be held, because the offset of this boot is known. None where it is not."""

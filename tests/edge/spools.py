@@ -45,8 +45,10 @@ class Crashing:
 
     def __init__(self) -> None:
         self.point: str | None = None
+        self.passed: list[str] = []
 
     def __call__(self, point: str) -> None:
+        self.passed.append(point)
         if point == self.point:
             self.point = None
             raise Crash(point)

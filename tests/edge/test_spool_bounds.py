@@ -83,6 +83,7 @@ def test_ranges_of_what_was_dropped_at_once_leave_out_what_was_kept_between(path
     spool.publish()
     expected = [DroppedRange(1, 0, 1, 200), DroppedRange(1, 3, 4, 200), DroppedRange(1, 6, 7, 200)]
     assert drops(forwarded(spool)) == expected
+    assert spool.publish() == 0, "said once"
     spool.close()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge import spool_clock
 from edge.columns import join
 from edge.provisional import Provisional, provisional_events, provisional_samples
 from edge.spool import Spool
@@ -261,6 +262,27 @@ def test_a_held_record_that_is_damaged_is_set_aside_and_the_others_go_on(path: P
     assert (spool.counts.corrupt_records, spool.counts.corrupt_samples) == (1, 4)
     assert spool._db.execute("SELECT kind, count, reason FROM aside").fetchall() == [("samples", 4, "corrupt")]
     assert spool.bytes == 0
+    spool.close()
+
+
+def test_much_that_was_held_is_released_in_parts_and_before_what_comes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_clock, "RELEASED_BYTES", 500)
+    time, points = FakeTime(wall_us=UNSET_US), list[str]()
+    spool = open_with(path, time)
+    for _ in range(20):
+        spool.journal([], {}, provisional=said(time, 5))
+        time.pass_s(1)
+    time.wall_us = NOW_US
+    spool._at = points.append
+    spool.journal([event(3)], {})
+    assert points.count("released") > 5
+    assert spool.held == 0
+    sent = forwarded(spool)
+    times = [t for t, _, _ in samples_of(sent)]
+    assert times == [NOW_US - 20 * S + n * S + i for n in range(20) for i in range(5)]
+    assert sent[-1][2] == event(3)
     spool.close()
 
 

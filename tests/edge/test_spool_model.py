@@ -81,10 +81,13 @@ class SpoolModel(RuleBasedStateMachine):
         records = [encode_samples(batch), heartbeat(self.made), *([event(self.made)] if with_event else [])]
         provisional = self._provisional(held) if self.time.wall_us < SET_US else []
         state, key = {"last": str(self.made)}, self.made.to_bytes(16, "little")
+        self.crashing.passed.clear()
         try:
             self.spool.journal(records, increments("e", batch), state, key, provisional=provisional)
-        except Crash as crash:
-            durable, died = crash.args[0] == "after commit", True
+        except Crash:
+            # What was held is released before, in transactions of its own.
+            durable, died = self.crashing.passed[-2:] == ["before commit", "after commit"], True
+            durable = durable and "inserted" in self.crashing.passed
         else:
             durable, died = True, False
         self.crashing.point = None
