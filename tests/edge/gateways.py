@@ -61,6 +61,9 @@ class Gateway:
         """The silent units answer from now on."""
         self.silent = frozenset()
 
+    async def account(self) -> None:
+        """`reached` is always up to date."""
+
     def admit(self, client: _Client) -> None:
         """A client connected."""
         self.accepted += 1

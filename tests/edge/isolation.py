@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from edge.bus import Bus, make_bus, spare
 from edge.decode import Frame
@@ -18,7 +18,6 @@ from telemetry.clock import Clock
 from telemetry.plant import Endpoint, parse_address
 from telemetry.profile import ModbusDefaults
 from telemetry.service import cancel_all
-from tests.edge.gateways import Gateway
 from tests.edge.profiles import make_equipment, make_profile
 
 SILENT, SLOW = 13, 29
@@ -65,8 +64,24 @@ class Measured:
         return sum(late > seconds for late in every) / len(every)
 
 
+class Reached(Protocol):
+    """A gateway that tells afterwards when its units were reached: tests.edge.gateways.Gateway, or one elsewhere."""
+
+    port: int
+    slow: Mapping[int, float]
+    silent: frozenset[int]
+    reached: dict[int, list[float]]
+    accepted: int
+
+    def heal(self) -> None:
+        """Its silent units answer from now on."""
+
+    async def account(self) -> None:
+        """Brings `reached` and `accepted` up to date."""
+
+
 async def measure(
-    gateway: Gateway,
+    gateway: Reached,
     units: int,
     seconds: float,
     clock: Clock,
@@ -111,11 +126,12 @@ async def measure(
         bus.close()
     lost = {name: count - failed.get(name, 0) for name, count in put.failed.items() if count > failed.get(name, 0)}
     end_s = learned_s + seconds - 2 * interval_s
+    await gateway.account()
     return _measured(gateway, rota, units, interval_s, learned_s, end_s, unreachable, lost)
 
 
 def _measured(
-    gateway: Gateway,
+    gateway: Reached,
     rota: Rota,
     units: int,
     interval_s: float,
