@@ -1,4 +1,4 @@
-"""Registers decoded per second and core, from a response's bytes to values with quality.
+"""Registers decoded per second and core, from responses' bytes to values with quality.
 
 Beside Vigil's decoder, in the same run on the same bytes: a naive loop over `struct`, and pymodbus' own
 `convert_from_registers`. Each does the same work: word order, scale, not-available codes, range, for every point.
@@ -21,12 +21,17 @@ from typing import Any, Final
 import numpy as np
 from pymodbus.client.mixin import ModbusClientMixin
 
-from edge.decode import make_decoder
+from edge.columns import Columns
+from edge.decode import Frame, make_layout
 from edge.plan import Limits, plan
+from telemetry.name_block import name_block
+from telemetry.names import signal_name, split_signal
 from telemetry.profile import ModbusPoint, Profile
 from telemetry.quality import BAD_SENSOR, GOOD, UNCERTAIN_OUT_OF_RANGE
 
 SECONDS: Final = 1.5
+TOGETHER: Final = 100
+"""Devices of a tick: 1,000 that are polled each second in ten slots."""
 TEXT: Final = {"zh": "点", "en": "point"}
 NOW_US: Final = 1_795_000_000_000_000
 KINDS: Final = {"u16": "H", "i16": "h", "u32": "I", "f32": "f"}
@@ -69,11 +74,18 @@ def layout_of(profile: Profile) -> Layout:
     ]
 
 
-def vigil(profile: Profile) -> Decode:
-    """The edge's decoder, up to the finished sample batch."""
+def vigil(profile: Profile, devices: int = 1) -> Decode:
+    """The edge's decoder, up to finished columns, of so many devices that answer in one tick."""
     points = {n: p.modbus for n, p in profile.points.items() if p.modbus is not None}
-    decoder = make_decoder("bench", profile, plan(points, Limits()))
-    return lambda payload: decoder.batch([payload], [NOW_US], [0])
+    layout = make_layout(profile, points, plan(points, Limits()))
+    blocks = [name_block([signal_name(f"bench-{n}", point) for point in layout.points]) for n in range(devices)]
+
+    def decode(payload: bytes) -> Columns:
+        return layout.decode(
+            [Frame(f"bench-{n}", block, [payload], [NOW_US]) for n, block in enumerate(blocks)]
+        ).columns
+
+    return decode
 
 
 def naive(layout: Layout) -> Decode:
@@ -117,9 +129,9 @@ def judge(raw: Any, point: ModbusPoint, low: float, high: float) -> tuple[float,
     return value, GOOD if low <= value <= high else UNCERTAIN_OUT_OF_RANGE
 
 
-def rate(decode: Decode, payload: bytes) -> float:
+def rate(decode: Decode, payload: bytes, devices: int = 1) -> float:
     """Registers per CPU second."""
-    registers, done = len(payload) // 2, 0
+    registers, done = len(payload) // 2 * devices, 0
     began = time.process_time()
     while time.process_time() - began < SECONDS:
         for _ in range(20):
@@ -141,6 +153,7 @@ def measure() -> dict[str, Any]:
         layout = layout_of(profile)
         agree(profile, payload)
         rates = {
+            "vigil, 100 devices at once": rate(vigil(profile, TOGETHER), payload, TOGETHER),
             "vigil": rate(vigil(profile), payload),
             "struct loop": rate(naive(layout), payload),
             "pymodbus": rate(pymodbus(layout), payload),
@@ -155,8 +168,9 @@ def measure() -> dict[str, Any]:
 
 def agree(profile: Profile, payload: bytes) -> None:
     """The three say the same of the same bytes."""
-    batch = vigil(profile)(payload)
-    got = {batch.names[i].partition("/")[2]: float(v) for i, v in zip(batch.signal, batch.value, strict=True)}
+    columns = vigil(profile)(payload)
+    names = columns.blocks[0].names
+    got = {split_signal(names[place])[1]: float(v) for place, v in zip(columns.place, columns.value, strict=True)}
     expected = dict(zip(profile.points, (value for value, _ in naive(layout_of(profile))(payload)), strict=True))
     other = dict(zip(profile.points, (value for value, _ in pymodbus(layout_of(profile))(payload)), strict=True))
     assert repr(sorted(got.items())) == repr(sorted(expected.items())) == repr(sorted(other.items()))
