@@ -48,6 +48,8 @@ EDGE: Final = "bench"
 WINDOW: Final = 500
 """Messages that the publisher has under way."""
 PEER: Final = "bench-peer"
+CLIENTS: Final = {"edge": (EDGE,), "two shards": (f"{EDGE}.1of2", f"{EDGE}.2of2"), "peer": (PEER,)}
+"""What is measured, one after another: client names, each a process."""
 TEXT: Final = {"zh": "点", "en": "point"}
 AWAY_S: Final = 120.0
 
@@ -62,16 +64,15 @@ def make_profile() -> Profile:
     return Profile.model_validate({**base, "points": points})
 
 
-def make_driver(url: str, known: Sequence[bytes] = ()) -> MqttDriver:
-    """The edge's driver of DEVICES devices."""
+def make_driver(url: str, known: Sequence[bytes] = (), *, edge: str = EDGE) -> MqttDriver:
+    """The driver of DEVICES devices, or of those that belong to a shard."""
     profile = make_profile()
     entries = [PlantEquipment(id=f"d{n}", profile="bench", address=f"{url}/plant/d{n}") for n in range(DEVICES)]
     equipment = tuple(Equipment(e.id, profile, parse_address(e.address), e) for e in entries)
     site = {"site": {"id": "s", "name": TEXT}, "equipment": [e.entry.model_dump() for e in equipment]}
     plant = Plant(PlantFile.model_validate(site), equipment)
-    [driver] = make_drivers(
-        plant, equipment, SystemClock(), edge=EDGE, file="bench", health=Health("edge"), memory=make_memory(known, {})
-    )
+    mine, memory = plant.of_edge(edge), make_memory(known, {})
+    [driver] = make_drivers(plant, mine, SystemClock(), edge=edge, file="bench", health=Health("edge"), memory=memory)
     return driver
 
 
@@ -109,9 +110,9 @@ def _exactly(wire: socket.socket, size: int) -> None:
         size -= len(data)
 
 
-async def subscribe_edge(url: str) -> None:
+async def subscribe_edge(url: str, edge: str) -> None:
     """Leaves a session of the edge behind."""
-    driver = make_driver(url)
+    driver = make_driver(url, edge=edge)
     task = asyncio.create_task(driver.run(lambda source, received, rows: True))
     await asyncio.sleep(0)  # It says first that it is not connected.
     while driver.endpoint in driver.health.waiting_for:  # noqa: ASYNC110 (health has no event)
@@ -133,12 +134,13 @@ def subscribe_peer(port: int) -> None:
     client.loop(0.1)
 
 
-async def drain_edge(url: str, messages: int) -> dict[str, float]:
-    """Takes all messages into a spool. CPU seconds and seconds."""
+async def drain_edge(url: str, messages: int, edge: str) -> dict[str, float]:
+    """Takes all messages of the edge, of `messages` to all devices, into a spool. CPU seconds and seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        spool = Spool(Path(folder) / "spool.sqlite", edge=EDGE, epoch=1, max_bytes=1 << 32)
+        spool = Spool(Path(folder) / "spool.sqlite", edge=edge, epoch=1, max_bytes=1 << 32)
         journal = Journal(spool, Intake(Changes({}), Counters({})))
-        driver = make_driver(url, spool.delivered())
+        driver = make_driver(url, spool.delivered(), edge=edge)
+        messages = sum(f"plant/d{n % DEVICES}/state".encode() in driver.subscriptions for n in range(messages))
         done, taken = asyncio.Event(), 0
         loop = asyncio.get_running_loop()
 
@@ -230,38 +232,44 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mqtt_decode", description=__doc__)
     parser.add_argument("--messages", type=int, default=60_000)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--drain", choices=["edge", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--drain", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.drain:
         url = f"mqtt://127.0.0.1:{asked.port}"
-        edge = asked.drain == "edge"
-        print(
-            json.dumps(asyncio.run(drain_edge(url, asked.messages)) if edge else drain_peer(asked.port, asked.messages))
+        is_peer = asked.drain == PEER
+        said = (
+            drain_peer(asked.port, asked.messages)
+            if is_peer
+            else asyncio.run(drain_edge(url, asked.messages, asked.drain))
         )
+        print(json.dumps(said))
         return 0
     results: dict[str, Any] = {"decode_us": round(decode_alone(), 2)}
-    for who in ("edge", "peer"):
-        results[who] = _measure(who, asked.messages)
+    for who, clients in CLIENTS.items():
+        results[who] = _measure(clients, asked.messages)
     print(json.dumps({"machine": machine(), **results}, indent=None if asked.json else 2))
     return 0
 
 
-def _measure(who: str, messages: int) -> dict[str, float]:
+def _measure(clients: Sequence[str], messages: int) -> dict[str, float]:
+    """All clients at once, each a process."""
     with tempfile.TemporaryDirectory() as folder:
         broker = Mosquitto(Path(folder), "autosave_on_changes false\nautosave_interval 0").start()
         try:
-            if who == "edge":
-                asyncio.run(subscribe_edge(broker.url))
-            else:
-                subscribe_peer(broker.port)
+            for client in clients:
+                if client == PEER:
+                    subscribe_peer(broker.port)
+                else:
+                    asyncio.run(subscribe_edge(broker.url, client))
             publish(broker.port, messages)
-            command = [sys.executable, "-m", "benchmarks.mqtt_decode", "--drain", who, "--port", str(broker.port)]
-            ran = subprocess.run(
-                [*command, "--messages", str(messages)], check=True, capture_output=True, timeout=AWAY_S
-            )
-            said: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
-            return {**said, "messages_per_cpu_s": round(said["messages"] / said["cpu_s"])}
+            command = [sys.executable, "-m", "benchmarks.mqtt_decode", "--port", str(broker.port)]
+            command += ["--messages", str(messages), "--drain"]
+            running = [subprocess.Popen([*command, client], stdout=subprocess.PIPE, text=True) for client in clients]
+            said = [json.loads(child.communicate(timeout=AWAY_S)[0].splitlines()[-1]) for child in running]
+            cpu_s, taken = sum(s["cpu_s"] for s in said), sum(s["messages"] for s in said)
+            seconds = max(s["s"] for s in said)
+            return {"cpu_s": cpu_s, "s": seconds, "messages": taken, "messages_per_cpu_s": round(taken / cpu_s)}
         finally:
             broker.kill()
 

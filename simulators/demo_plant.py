@@ -69,6 +69,8 @@ def demo_plant(broker_url: str, modbus_ports: ModbusPorts, *, recorded: Sequence
         "site": here.SITE,
         "areas": here.AREAS,
         "organisations": here.ORGANISATIONS,
+        # The embedded broker knows no other: the edge would find out, and lose two seconds by it.
+        "endpoints": {broker_url: {"mqtt_version": "3.1.1"}},
         "equipment": equipment,
     }
     return HEADER + yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120)
