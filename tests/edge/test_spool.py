@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.delivered import WINDOW, Delivered
 from edge.spool import DELETE_BYTES
 from edge.spool_file import PAGE_BYTES
 from edge.spool_keys import KEYS_MAX
@@ -241,6 +242,21 @@ def test_keys_of_messages_are_kept_with_their_readings_and_the_oldest_forgotten(
     assert spool.delivered() == [keys[-1], *more]
     assert spool._db.execute("SELECT sum(length(value)) FROM delivered").fetchone()[0] <= 16 * KEYS_MAX * 1.2
     spool.close()
+
+
+def test_after_a_restart_every_message_is_known_that_a_broker_can_have_on_its_way(path: Path) -> None:
+    """Packet ids are 16 bits; what a running edge remembers is as much."""
+    assert KEYS_MAX >= WINDOW >= 65_535
+    spool = open_at(path, 1)
+    keys = [n.to_bytes(16, "little") for n in range(65_535)]
+    for start in range(0, len(keys), 500):
+        spool.journal([], {}, None, b"".join(keys[start : start + 500]))
+    spool.close()
+    again = open_at(path, 2)
+    delivered = Delivered()
+    delivered.remember(again.delivered())
+    assert not any(delivered.is_new(key) for key in keys)
+    again.close()
 
 
 def test_a_spool_of_version_0_opens_with_its_records_its_ledger_and_its_drops(path: Path) -> None:
