@@ -14,6 +14,7 @@ BENCHMARKS = (
     ("benchmarks.latency", "--poll", "0.2", "--changes", "60"),
     ("benchmarks.line",),
     ("benchmarks.broker",),
+    ("benchmarks.mqtt_decode",),
     ("benchmarks.crossover",),
     ("benchmarks.edge", "all", "--rounds", "1"),
 )
