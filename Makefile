@@ -2,6 +2,7 @@
 # make test   installs what the tests need and runs them
 # make lint   ruff, mypy, import-linter
 # make test-long   what takes minutes: the log against its model, alerting killed at every step
+# make soak   the edge under random faults for SOAK_MINUTES (30), with its figures; SOAK_SEED draws the same faults again
 # make bench  the benchmarks; results go into docs/benchmarks.md by hand
 
 PYTHON ?= python3
@@ -9,10 +10,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UP_ARGS ?=
 TEST_ARGS ?=
+SOAK_MINUTES ?= 30
+SOAK_SEED ?=
 # one a core; each has its own brokers and databases
 TEST_WORKERS ?= 2
 
-.PHONY: up test test-long lint bench parts schemas clean
+.PHONY: up test test-long soak lint bench parts schemas clean
 
 up: $(VENV)/.installed
 	@exec $(BIN)/vigil up $(UP_ARGS)
@@ -22,6 +25,9 @@ test: $(VENV)/.installed-dev parts lint
 
 test-long: $(VENV)/.installed-dev parts
 	$(BIN)/python -m pytest -m long --timeout 3600 $(TEST_ARGS)
+
+soak: $(VENV)/.installed-dev parts
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,101 @@
+"""Each row of the table against the answer that it came from, and each answer against its row. Pure: arrays in, counts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.soak.devices import GOOD, NEVER
+from tests.soak.layout import TIMEOUT_S
+from tests.soak.world import Excuse
+
+TOLD_S = 2 * TIMEOUT_S + 0.5
+"""An answer that came too late is told by a bad reading within so long."""
+
+AGAIN_S = 0.45
+"""Less than the shortest interval: two answers so close are of one cycle."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The answers of one block of a device: number n at place n − 1."""
+
+    at_s: Floats
+    status: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The rows of one block of a device."""
+
+    number: npt.NDArray[np.int64]
+    """Of rows with a value, by time."""
+    check: npt.NDArray[np.int64]
+    """That was stored with it; −1: none."""
+    bad_s: Floats
+    """When readings were bad, ascending."""
+
+
+@dataclass(slots=True)
+class Traced:
+    """Counts over devices and blocks."""
+
+    answers: int = 0
+    """That had to come to the table."""
+    rows: int = 0
+    doubled: int = 0
+    unknown: int = 0
+    """Rows with a number that was never given, or only in an answer that is nobody's."""
+    wrong: int = 0
+    """Rows whose check belongs to another number or device."""
+    told: int = 0
+    """Answers without a row, where a bad reading says so: they came too late."""
+    twice: int = 0
+    """Answers without a row because the same cycle was asked again at once (another connection), and that answer has one."""
+    excused: dict[str, int] = field(default_factory=dict)
+    """Answers without a row, by the fault in which they were given."""
+    lost: list[str] = field(default_factory=list)
+    """Answers without a row and without an excuse."""
+
+    def add(
+        self, name: str, given: Given, stored: Stored, checks: npt.NDArray[np.int64], why: Sequence[Excuse]
+    ) -> None:
+        """`checks`: of number n at place n − 1."""
+        number = stored.number
+        known = (number >= 1) & (number <= len(given.status))
+        self.rows += len(number)
+        self.doubled += len(number) - len(np.unique(number))
+        self.unknown += int((~known).sum()) + int((given.status[number[known] - 1] == NEVER).sum())
+        compared = known & (stored.check >= 0)
+        self.wrong += int((checks[number[compared] - 1] != stored.check[compared]).sum())
+        have = np.zeros(len(given.status), dtype=bool)
+        have[number[known] - 1] = True
+        must = given.status == GOOD
+        self.answers += int(must.sum())
+        for place in np.flatnonzero(must & ~have):
+            after = have[place + 1 : place + 2]
+            if after.any() and given.at_s[place + 1] - given.at_s[place] < AGAIN_S:
+                self.twice += 1
+                continue
+            self._missing(name, int(place) + 1, float(given.at_s[place]), stored, why)
+
+    def _missing(self, name: str, number: int, at_s: float, stored: Stored, why: Sequence[Excuse]) -> None:
+        excuse = next((e for e in why if e.begin_s <= at_s <= e.end_s and e.name in ("", name)), None)
+        if excuse is not None:
+            self.excused[excuse.why] = self.excused.get(excuse.why, 0) + 1
+            return
+        at = np.searchsorted(stored.bad_s, at_s - 0.05)
+        if at < len(stored.bad_s) and stored.bad_s[at] <= at_s + TOLD_S:
+            self.told += 1
+            return
+        self.lost.append(f"{name} {number} at {at_s:.2f}")
+
+
+def falls(totals: Mapping[str, Floats]) -> int:
+    """How often a running total went back."""
+    return sum(int((np.diff(total) < 0).sum()) for total in totals.values())
