@@ -52,7 +52,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", nargs="?", default="all", choices=(*ROWS, "all"))
-    parser.add_argument("--seconds", type=int, default=15, help="measured seconds of each run")
+    parser.add_argument("--seconds", type=int, help="measured seconds of each run; default: 15; small 40")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
     parser.add_argument("--devices", type=int, help="default: 1,000; big 2,000; small 20")
     parser.add_argument("--points", type=int, help="registers of a device; default: 100; small 30")
@@ -84,7 +84,8 @@ def measure(row: str, arguments: argparse.Namespace, kafka: str, binary: Path | 
         return MqttBench(arguments.messages, kafka, binary).run(arguments.rounds)
     devices = arguments.devices or {"big": 2000, "small": 20}.get(row, 1000)
     fleet = Fleet(devices, arguments.points or (30 if row == "small" else 100), arguments.units_per_endpoint)
-    bench = Bench(fleet, arguments.seconds, kafka, binary, arguments.spread)
+    seconds = arguments.seconds or (40 if row == "small" else 15)
+    bench = Bench(fleet, seconds, kafka, binary, arguments.spread)
     mine, peers = (bench.vigil_read, bench.peer_read) if row == "read" else (bench.vigil, bench.peer)
     result = compared(alternate(mine, peers if binary else None, arguments.rounds))
     return result | (footprint(fleet, kafka) if row == "small" else {})
