@@ -14,9 +14,9 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel, RowPanel
 
 from dashboards.boards.build import BOARDS, build_boards, panels_of, to_json, write_boards
 from dashboards.boards.push import FOLDER_TITLE
-from dashboards.boards.sql import register
+from dashboards.boards.sql import SqlQuery, register
 from dashboards.boards.texts import LANGS, TEXTS, Lang
-from dashboards.boards.theme import BLANK
+from dashboards.boards.theme import AMBER, BLANK, BLUE, LINE_COLOURS, RED
 from telemetry.files import load_profile
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +91,36 @@ def test_every_group_of_points_of_every_profile_has_a_name_in_both_languages() -
     groups = {point.group for name in names for point in load_profile(name).points.values()}
     assert len(groups) >= 15
     assert not groups - {key.removeprefix("group.") for key in TEXTS}
+
+
+def test_lines_that_are_read_at_times_of_their_own_are_not_put_on_the_times_of_all() -> None:
+    """As time_series, Grafana joined them by time: each reading stood between two gaps and was drawn as a dot."""
+    (panel,) = [p for p in panels_of(build_boards("en")["unit"]) if p.title == "${group:text}"]
+    assert isinstance(panel, Panel)
+    assert [(t.id_val, t.options) for t in panel.transformations or []] == [("prepareTimeSeries", {"format": "multi"})]
+    for target in panel.targets or []:
+        assert isinstance(target, SqlQuery)
+        assert target.format == "table"
+        assert re.search(r'AS metric\b.* AS "Value"|metric, r\.value AS "Value"', target.raw_sql, re.DOTALL)
+
+
+def test_a_measured_line_gets_the_colour_of_its_mark_and_a_limit_none() -> None:
+    (panel,) = [p for p in panels_of(build_boards("en")["unit"]) if p.title == "${group:text}"]
+    assert isinstance(panel, Panel)
+    assert panel.field_config is not None
+    colours = {
+        str(o.matcher.options).strip("/"): o.properties[0].value["fixedColor"]
+        for o in panel.field_config.overrides
+        if isinstance(o.properties[0].value, dict)
+    }
+
+    def colour(name: str) -> list[object]:
+        return [c for pattern, c in colours.items() if re.fullmatch(pattern, name)]
+
+    lines = [colour("Speed" + "\u200b" * n) for n in range(1, len(LINE_COLOURS) + 1)]
+    assert lines == [[c] for c in LINE_COLOURS]
+    assert colour("Speed limit 1.2") == [AMBER]
+    assert not {RED, AMBER, BLUE} & set(LINE_COLOURS)
 
 
 @pytest.mark.parametrize("lang", LANGS)
