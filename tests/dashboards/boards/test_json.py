@@ -8,13 +8,14 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel, RowPanel
 
 from dashboards.boards.build import BOARDS, build_boards, panels_of, to_json, write_boards
 from dashboards.boards.push import FOLDER_TITLE
-from dashboards.boards.sql import SqlQuery, register
+from dashboards.boards.sql import DATASOURCE_TYPE, DATASOURCE_UID, SqlQuery, register
 from dashboards.boards.texts import LANGS, TEXTS, Lang
 from dashboards.boards.theme import AMBER, BLANK, BLUE, LINE_COLOURS, RED
 from telemetry.files import load_profile
@@ -121,6 +122,19 @@ def test_a_measured_line_gets_the_colour_of_its_mark_and_a_limit_none() -> None:
     assert lines == [[c] for c in LINE_COLOURS]
     assert colour("Speed limit 1.2") == [AMBER]
     assert not {RED, AMBER, BLUE} & set(LINE_COLOURS)
+
+
+def test_the_files_that_provision_grafana_are_yaml_and_name_the_boards_data_source_and_folder() -> None:
+    """A brace without quotes was no YAML: with it, Grafana would not have started."""
+    folder = ROOT / "deploy" / "grafana" / "provisioning"
+    read = {
+        path.parent.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*.yml"))
+    }
+    (source,) = read["datasources"]["datasources"]
+    assert (source["uid"], source["type"]) == (DATASOURCE_UID, DATASOURCE_TYPE)
+    assert source["secureJsonData"] == {"password": "$__file{/run/secrets/store_reader}"}
+    (provider,) = read["dashboards"]["providers"]
+    assert provider["folder"] == FOLDER_TITLE
 
 
 @pytest.mark.parametrize("lang", LANGS)
