@@ -154,7 +154,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "fleet.empty.faults": ("没有未关闭的报警", "No open alarm"),
     "fleet.offline": ("联系不上的设备", "Units that cannot be reached"),
     "fleet.offline.d": ("最近一次心跳时没有应答的设备", "Units that did not answer at the last heartbeat"),
-    "fleet.empty.offline": ("所有设备都在线", "Every unit answers"),
+    "fleet.empty.offline": ("没有联系不上的设备", "No unit is out of reach"),
     "fleet.open": ("未确认：", "Unacknowledged:"),
     "fleet.active": ("持续中：", "Active:"),
     "fleet.offline_count": ("离线：", "Offline:"),

@@ -60,6 +60,7 @@ def number(title: str, description: str, *, width: int = 6, height: int = 4) -> 
         .datasource(DATASOURCE)
         .span(width)
         .height(height)
+        .no_value(BLANK)
         .graph_mode(common.BigValueGraphMode.NONE)
         .color_mode(common.BigValueColorMode.VALUE)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
