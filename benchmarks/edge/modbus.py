@@ -139,6 +139,8 @@ class Bench:
     seconds: int
     kafka: str = ""
     telegraf: Path | None = None
+    spread: bool = False
+    """Telegraf, too, reads its devices spread over the second, as the edge does."""
 
     def vigil(self) -> Side:
         """`vigil edge`, into Kafka."""
@@ -194,7 +196,9 @@ class Bench:
             devices = Devices(self.fleet, folder)
             with (
                 devices.program,
-                telegraf.start(self.telegraf, telegraf.modbus(self.fleet, devices.port, output), folder) as program,
+                telegraf.start(
+                    self.telegraf, telegraf.modbus(self.fleet, devices.port, output, spread=self.spread), folder
+                ) as program,
             ):
                 steady(devices, program)
                 seen = window(program, devices, self.seconds)

@@ -31,8 +31,8 @@ def unit_url(lang: Lang, column: str = "id") -> str:
 
 
 def fleet_url(lang: Lang) -> str:
-    """Link to the fleet of a row's area, with the time range."""
-    return f"/d/{uid('fleet', lang)}?var-area=${{__data.fields.id}}&${{__url_time_range}}"
+    """Link to the fleet of a row's area, with the chosen classes and the time range."""
+    return f"/d/{uid('fleet', lang)}?var-area=${{__data.fields.id}}&${{class:queryparam}}&${{__url_time_range}}"
 
 
 def board(name: str, lang: Lang, *, refresh: str, since: str) -> dashboard.Dashboard:

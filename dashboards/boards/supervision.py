@@ -74,7 +74,8 @@ def supervision(lang: Lang) -> dashboard.Dashboard:
             )
             .override_by_name("id", theme.hidden())
             .override_by_name(text("online_rate"), theme.unit("percentunit", 1))
-            .override_by_name(text("late"), theme.wanting(theme.RED))
+            .override_by_name(text("late"), [*theme.wanting(theme.RED), *theme.wide(100)])
+            .override_by_name(text("active"), theme.wide(100))
             .override_by_name(text("within"), theme.unit("percentunit", 1))
             .override_by_name(text("to_acknowledge"), theme.unit("dthms"))
             .override_by_name(text("area"), theme.link(text("open_fleet"), fleet_url(lang)))
@@ -164,9 +165,8 @@ def _companies(text: Texts, name: str, role: str) -> table.Panel:
             text("supervision.companies.d"),
             text("supervision.empty.alarms"),
         )
-        .override_by_name(text(role), theme.wide(260))
         .override_by_name(text("phone"), theme.phone(text("call")))
-        .override_by_name(text("late"), theme.wanting(theme.RED))
+        .override_by_name(text("late"), [*theme.wanting(theme.RED), *theme.wide(100)])
         .override_by_name(text("within"), theme.unit("percentunit", 1))
         .override_by_name(text("to_acknowledge"), theme.unit("dthms"))
         .override_by_name(text("to_clear"), theme.unit("dthms"))
@@ -189,10 +189,10 @@ def areas(text: Texts) -> str:
         present AS (
             SELECT coalesce(m.area, '-') AS id, count(*) FILTER (WHERE {ACTIVE}) AS active,
                    count(*) FILTER (WHERE {LATE}) AS late {ALARMS} AND m.state <> 'normal' GROUP BY 1)
-        SELECT u.id, u.name AS {column("area")}, u.units AS {column("units")}, u.online_rate AS {column("online_rate")},
-               coalesce(p.active, 0) AS {column("active")}, coalesce(p.late, 0) AS {column("late")},
-               coalesce(r.alarms, 0) AS {column("alarms")}, r.within AS {column("within")},
-               r.to_acknowledge AS {column("to_acknowledge")}
+        SELECT u.id, u.name AS {column("area")}, coalesce(p.late, 0) AS {column("late")},
+               coalesce(p.active, 0) AS {column("active")}, r.within AS {column("within")},
+               r.to_acknowledge AS {column("to_acknowledge")}, coalesce(r.alarms, 0) AS {column("alarms")},
+               u.online_rate AS {column("online_rate")}, u.units AS {column("units")}
         FROM units u LEFT JOIN raised r USING (id) LEFT JOIN present p USING (id)
         ORDER BY coalesce(p.late, 0) DESC, coalesce(p.active, 0) DESC, u.online_rate, u.name"""
 
@@ -202,9 +202,9 @@ def worst_units(text: Texts) -> str:
     lang, column = text.lang, text.column
     return f"""
         SELECT m.equipment AS id, max(coalesce(m.equipment_{lang}, m.equipment)) AS {column("unit")},
+               count(*) AS {column("alarms")}, count(*) FILTER (WHERE {LATE}) AS {column("late")},
+               count(*) FILTER (WHERE {ACTIVE}) AS {column("active")},
                max(m.area_{lang}) AS {column("area")}, max(m.address) AS {column("address")},
-               count(*) AS {column("alarms")}, count(*) FILTER (WHERE {ACTIVE}) AS {column("active")},
-               count(*) FILTER (WHERE {LATE}) AS {column("late")},
                percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM m.acknowledged_at - m.raised_at))
                    AS {column("to_acknowledge")},
                max(m.maintainer_{lang}) AS {column("maintainer")}, max(m.maintainer_phone) AS {column("phone")}
@@ -215,8 +215,9 @@ def companies(text: Texts, role: str) -> str:
     """Companies of a role, the slowest first: late, then the share within 30 minutes."""
     lang, column = text.lang, text.column
     return f"""
-        SELECT name AS {column(role)}, phone AS {column("phone")}, alarms AS {column("alarms")}, late AS {column("late")},
-               within AS {column("within")}, to_acknowledge AS {column("to_acknowledge")}, to_clear AS {column("to_clear")}
+        SELECT name AS {column(role)}, late AS {column("late")}, within AS {column("within")},
+               to_acknowledge AS {column("to_acknowledge")}, to_clear AS {column("to_clear")},
+               alarms AS {column("alarms")}, phone AS {column("phone")}
         FROM (SELECT m.{role}_{lang} AS name, max(m.{role}_phone) AS phone, count(*) AS alarms,
                      count(*) FILTER (WHERE {LATE}) AS late, {RESPONSE}
               {IN_PERIOD} AND m.{role}_{lang} IS NOT NULL GROUP BY 1) ranked

@@ -30,6 +30,8 @@ PRIORITY_COLOURS: Final = {"critical": RED, "high": AMBER, "medium": BLUE, "low"
 
 STATE_COLOURS: Final = (CALM, "#6aa8a0", "#9a8fc4", "#b39b6e", "#7fa36b", "#c48fa6", "#6f8fb3", "#a3b08a")
 """Of states, told apart by their words: none of them says that somebody is needed."""
+LINE_COLOURS: Final = ("#4f9d94", "#8f7ec7", "#7a8699", "#8a9a3b", "#b86fa0", "#8c6d46")
+"""Of measured lines: Grafana's own palette has red, orange and blue in it, which here mean that somebody is needed."""
 BLANK: Final = "–"
 
 Properties = list[DynamicConfigValue]
@@ -58,6 +60,7 @@ def number(title: str, description: str, *, width: int = 6, height: int = 4) -> 
         .datasource(DATASOURCE)
         .span(width)
         .height(height)
+        .no_value(BLANK)
         .graph_mode(common.BigValueGraphMode.NONE)
         .color_mode(common.BigValueColorMode.VALUE)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
@@ -177,6 +180,11 @@ def priorities(text: Texts) -> Properties:
     return [*words({text(priority): colour for priority, colour in PRIORITY_COLOURS.items()}), *wide(76)]
 
 
+def alarm_states(text: Texts) -> Properties:
+    """A column of alarms' states."""
+    return wide({"zh": 115, "en": 200}[text.lang])
+
+
 def wanting(colour: str) -> Properties:
     """A column of counts: grey at 0, a colour from 1 on."""
     return [*from_one(colour), *_COLOURED]
@@ -216,6 +224,27 @@ def phone(title: str) -> Properties:
 def fixed(colour: str) -> Properties:
     """A series of one colour."""
     return [DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})]
+
+
+def marked(rank: str) -> str:
+    """SQL of the mark that `line_colours` knows a line by: `rank` (from 0 on) in zero-width spaces after its name."""
+    return f"repeat(chr(8203), 1 + (({rank}) % {len(LINE_COLOURS)})::int)"
+
+
+def apart(panel: timeseries.Panel) -> timeseries.Panel:
+    """Lines of tables with columns time, metric and "Value", each with its own times.
+
+    Grafana's own format of series puts all lines on the times of all: lines that are not read at the very same
+    microsecond then have a gap beside every reading, and no line is left.
+    """
+    return panel.with_transformation(DataTransformerConfig(id_val="prepareTimeSeries", options={"format": "multi"}))
+
+
+def line_colours(panel: timeseries.Panel) -> timeseries.Panel:
+    """Colours the lines whose names are marked, and no other."""
+    for rank, colour in enumerate(LINE_COLOURS):
+        panel.override_by_regexp(rf"/^[^\u200b]*\u200b{{{rank + 1}}}$/", fixed(colour))
+    return panel
 
 
 def hidden() -> Properties:

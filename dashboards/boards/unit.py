@@ -47,17 +47,20 @@ def unit(lang: Lang) -> dashboard.Dashboard:
             .override_by_name(text("priority"), theme.priorities(text))
             .override_by_name(text("since"), theme.moment())
             .override_by_name(text("cleared"), theme.moment())
-            .override_by_name(text("state"), theme.wide(130))
+            .override_by_name(text("state"), theme.alarm_states(text))
+            .override_by_name(text("alarm"), theme.wide(220))
             .with_target(Sql(alarms(text)))
         )
         .with_row(dashboard.Row(text("unit.values")))
         .with_panel(
-            theme.lines("${group:text}", text("unit.values.d"), text("unit.empty.values"), height=7)
+            theme.line_colours(
+                theme.apart(theme.lines("${group:text}", text("unit.values.d"), text("unit.empty.values"), height=7))
+            )
             .repeat("group")
             .repeat_direction("v")
             .override_by_regexp(f".*{text('limit')}.*", theme.as_line(theme.AMBER))
-            .with_target(Sql(values(text), format="time_series", ref_id="A"))
-            .with_target(Sql(limits(text), format="time_series", ref_id="B"))
+            .with_target(Sql(values(text), ref_id="A"))
+            .with_target(Sql(limits(text), ref_id="B"))
         )
         .with_row(dashboard.Row(text("unit.states")))
         .with_panel(
@@ -224,16 +227,17 @@ def _readings(
 def values(text: Texts) -> str:
     """Raw readings, means of a minute or of an hour, by the length of the period; bad readings leave a gap."""
     mine = f"{POINTS} AND {GROUP} IN (${{group:sqlstring}}) AND {MEASURED}"
+    name = f"g.name_{text.lang} || {theme.marked('row_number() OVER (ORDER BY g.ordinal) - 1')}"
     return f"""
-        SELECT r.time, g.name_{text.lang} AS metric, r.value
-        FROM ({_readings(f"SELECT g.signal_id {mine}")}) r JOIN signals g USING (signal_id) ORDER BY r.time"""
+        SELECT r.time, g.metric, r.value AS "Value" FROM ({_readings(f"SELECT g.signal_id {mine}")}) r
+        JOIN (SELECT g.signal_id, {name} AS metric {mine}) g USING (signal_id) ORDER BY r.time"""
 
 
 def limits(text: Texts) -> str:
     """Alarm limits of the group's points, as lines over the whole period."""
     return f"""
         SELECT t.time, g.name_{text.lang} || ' {text.literal("limit")} ' || (l.limit_ ->> 'limit') AS metric,
-               (l.limit_ ->> 'limit')::float8 AS value
+               (l.limit_ ->> 'limit')::float8 AS "Value"
         FROM signals g, jsonb_array_elements(g.limits) AS l(limit_),
              (VALUES ($__timeFrom()::timestamptz), ($__timeTo()::timestamptz)) AS t(time)
         WHERE g.equipment = {UNIT} AND {GROUP} IN (${{group:sqlstring}}) AND g.kind = 'measurement'

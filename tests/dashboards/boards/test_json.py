@@ -8,15 +8,16 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel, RowPanel
 
 from dashboards.boards.build import BOARDS, build_boards, panels_of, to_json, write_boards
 from dashboards.boards.push import FOLDER_TITLE
-from dashboards.boards.sql import register
+from dashboards.boards.sql import DATASOURCE_TYPE, DATASOURCE_UID, SqlQuery, register
 from dashboards.boards.texts import LANGS, TEXTS, Lang
-from dashboards.boards.theme import BLANK
+from dashboards.boards.theme import AMBER, BLANK, BLUE, LINE_COLOURS, RED
 from telemetry.files import load_profile
 
 ROOT = Path(__file__).parents[3]
@@ -93,6 +94,49 @@ def test_every_group_of_points_of_every_profile_has_a_name_in_both_languages() -
     assert not groups - {key.removeprefix("group.") for key in TEXTS}
 
 
+def test_lines_that_are_read_at_times_of_their_own_are_not_put_on_the_times_of_all() -> None:
+    """As time_series, Grafana joined them by time: each reading stood between two gaps and was drawn as a dot."""
+    (panel,) = [p for p in panels_of(build_boards("en")["unit"]) if p.title == "${group:text}"]
+    assert isinstance(panel, Panel)
+    assert [(t.id_val, t.options) for t in panel.transformations or []] == [("prepareTimeSeries", {"format": "multi"})]
+    for target in panel.targets or []:
+        assert isinstance(target, SqlQuery)
+        assert target.format == "table"
+        assert re.search(r'AS metric\b.* AS "Value"|metric, r\.value AS "Value"', target.raw_sql, re.DOTALL)
+
+
+def test_a_measured_line_gets_the_colour_of_its_mark_and_a_limit_none() -> None:
+    (panel,) = [p for p in panels_of(build_boards("en")["unit"]) if p.title == "${group:text}"]
+    assert isinstance(panel, Panel)
+    assert panel.field_config is not None
+    colours = {
+        str(o.matcher.options).strip("/"): o.properties[0].value["fixedColor"]
+        for o in panel.field_config.overrides
+        if isinstance(o.properties[0].value, dict)
+    }
+
+    def colour(name: str) -> list[object]:
+        return [c for pattern, c in colours.items() if re.fullmatch(pattern, name)]
+
+    lines = [colour("Speed" + "\u200b" * n) for n in range(1, len(LINE_COLOURS) + 1)]
+    assert lines == [[c] for c in LINE_COLOURS]
+    assert colour("Speed limit 1.2") == [AMBER]
+    assert not {RED, AMBER, BLUE} & set(LINE_COLOURS)
+
+
+def test_the_files_that_provision_grafana_are_yaml_and_name_the_boards_data_source_and_folder() -> None:
+    """A brace without quotes was no YAML: with it, Grafana would not have started."""
+    folder = ROOT / "deploy" / "grafana" / "provisioning"
+    read = {
+        path.parent.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*.yml"))
+    }
+    (source,) = read["datasources"]["datasources"]
+    assert (source["uid"], source["type"]) == (DATASOURCE_UID, DATASOURCE_TYPE)
+    assert source["secureJsonData"] == {"password": "$__file{/run/secrets/store_reader}"}
+    (provider,) = read["dashboards"]["providers"]
+    assert provider["folder"] == FOLDER_TITLE
+
+
 @pytest.mark.parametrize("lang", LANGS)
 def test_panels_have_ids_of_their_own_and_do_not_overlap(lang: Lang) -> None:
     for name, board in build_boards(lang).items():
@@ -115,9 +159,8 @@ def test_every_panel_says_what_it_shows_and_an_empty_one_why(lang: Lang) -> None
             if not isinstance(panel, RowPanel):
                 assert panel.title, name
                 assert panel.description, f"{name}: {panel.title}"
-                counts = panel.type_val == "stat"
                 no_value = panel.field_config.defaults.no_value if panel.field_config else None
-                assert counts or no_value, f"{name}: {panel.title}"
+                assert no_value, f"{name}: {panel.title}"
 
 
 @pytest.mark.parametrize("lang", LANGS)
