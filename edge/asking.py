@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edge.frames import EXCEPTION, Answer, Query
 from telemetry.quality import BAD_COMMS, BAD_CONFIG, BAD_DEVICE
 
 # Modbus Application Protocol 1.1b3, section 7: exception code → (its meaning, quality of the points asked for).
@@ -39,6 +40,21 @@ def exception_failure(code: int) -> Failure:
     """What an exception says. A gateway that reports its unit silent is no answer of the unit."""
     meaning, quality = EXCEPTIONS.get(code, ("unknown exception", BAD_DEVICE))
     return Failure("exception", f"exception {code}, {meaning}", quality, quality != BAD_COMMS, code)
+
+
+def judge(answer: Answer, asked: Query) -> bytes | Failure:
+    """The data of an answer to a request, or why it is none: the unit's exception, or not an answer to it at all."""
+    payload = answer.body
+    if answer.unit != asked.unit:
+        return Failure("unit", f"answer of unit {answer.unit}, expected {asked.unit}")
+    if answer.function == asked.function and len(payload) == asked.payload_bytes + 1 == payload[0] + 1:
+        return payload[1:]
+    if answer.function == asked.function | EXCEPTION and payload:
+        return exception_failure(payload[0])
+    if answer.function != asked.function:
+        return Failure("function", f"answer of function {answer.function}, expected {asked.function}")
+    found = max(len(payload) - 1, 0)
+    return Failure("length", f"answer with {found} bytes of data, expected {asked.payload_bytes}")
 
 
 class Asker(Protocol):

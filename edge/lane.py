@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edge import metrics
-from edge.asking import GONE, Asker, Failure, exception_failure
+from edge.asking import GONE, Asker, Failure, judge
 from edge.connection import Connection
-from edge.frames import EXCEPTION, MBAP_BYTES, Answer, Framing, Query, Unreadable
+from edge.frames import MBAP_BYTES, Answer, Framing, Query, Unreadable
 from edge.reach import Reach
+from edge.watch import LOOK_S as LOOK_S
+from edge.watch import Watch as Watch
 from telemetry.clock import Clock
 
 SILENT_IN_A_ROW: Final = 3
@@ -34,8 +36,6 @@ OVERDUE: Final = 4
 """Most requests that wait for an answer at once."""
 REMEMBERED: Final = 64
 """Transactions that timed out and whose late answers are still known for what they are."""
-LOOK_S: Final = 0.02
-"""Time-outs are noticed within so much."""
 EARLY_S: Final = 0.001
 """Timers may come this much early."""
 _UNKNOWN: Final = object()
@@ -50,26 +50,6 @@ class _Sent:
     transaction: int
     number: bytes
     """The transaction, as it is sent."""
-
-
-class Watch:
-    """Looks after the lanes that wait for something, a few at a time: a timer for each request costs more than asking."""
-
-    def __init__(self) -> None:
-        self.busy: dict[Lane, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
-        """The lane waits for an answer, or to be allowed to ask."""
-        self.busy[lane] = None
-        if self._timer is None:
-            self._timer = loop.call_later(LOOK_S, self._look, loop)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(LOOK_S, self._look, loop) if self.busy else None
-        now_s = loop.time()
-        for lane in [lane for lane in self.busy if lane.due_s <= now_s]:
-            lane.tick(now_s)
 
 
 @dataclass(slots=True, eq=False)
@@ -299,23 +279,15 @@ class Lane:
                 else:  # never given out
                     self._spoil(Failure("transaction", "answer to transaction 0"))
             return
-        query = sent.query
-        if answer.unit != query.unit:
-            self._spoil(Failure("unit", f"answer of unit {answer.unit}, expected {query.unit}"))
-            return
-        payload = answer.body
-        if answer.function == query.function and len(payload) == query.payload_bytes + 1 == payload[0] + 1:
-            self._give(sent, payload[1:])
-        elif answer.function == query.function | EXCEPTION and payload:
+        said = judge(answer, sent.query)
+        if isinstance(said, bytes):
+            self._give(sent, said)
+        elif said.outcome == "exception":
             self._done(sent)
-            self._fail(sent, exception_failure(payload[0]))
+            self._fail(sent, said)
             self._next()
-        elif answer.function != query.function:
-            why = f"answer of function {answer.function}, expected {query.function}"
-            self._spoil(Failure("function", why))
         else:
-            why = f"answer with {max(len(payload) - 1, 0)} bytes of data, expected {query.payload_bytes}"
-            self._spoil(Failure("length", why))
+            self._spoil(said)
 
     def _give(self, sent: _Sent, payload: bytes) -> None:
         """The data that was asked for."""
