@@ -176,6 +176,8 @@ async def test_a_record_that_the_log_refuses_is_set_aside_and_the_others_go_on(r
     aside = rig.spool._db.execute("SELECT seq, reason FROM aside").fetchall()
     assert aside == [(2, "refused")]
     assert rig.spool.waiting() == 0
+    rig.spool.settle()
+    assert rig.spool.tail.known == 0, "nobody has it any more"
 
 
 async def test_after_a_crash_before_the_acknowledgement_the_same_numbers_are_sent_again(rig: Rig) -> None:
@@ -202,6 +204,7 @@ async def test_after_an_outage_what_is_new_goes_first_and_events_lead_the_back_f
         rig.put(samples(5, n), heartbeat(n), event(n))
     rig.open_again(2, tail_bytes=len(event(100).value) * 2)
     rig.put(event(100), event(101))
+    assert rig.spool.backlog_records == 30
     rig.start()
     await until(lambda: len(rig.log.taken) == 32 and not rig.spool.has_backlog)
     assert rig.log.taken[:2] == [(2, 0), (2, 1)]
@@ -209,6 +212,7 @@ async def test_after_an_outage_what_is_new_goes_first_and_events_lead_the_back_f
     assert rig.log.taken[2:12] == [(1, 3 * n + 2) for n in range(10)]
     assert rig.log.taken[12:] == [(1, 3 * n + k) for n in range(10) for k in range(2)]
     assert await rig.forwarder.drain(5)
+    assert rig.spool.backlog_records == 0
     assert rig.spool.waiting() == 0
 
 
