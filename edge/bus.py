@@ -39,7 +39,7 @@ WITNESS: Final = 4.0
 FRAMES_BYTES: Final = 13
 """Of an RTU request, and of its answer without the data."""
 BRISK: Final = 20
-"""Answers in a row within patience after which a unit is among the others again."""
+"""Most answers in a row within patience after which a unit is among the others again; 2 the first time, then 4, 8 …"""
 SMOOTHING: Final = 0.05
 DEVIATIONS: Final = 4.0
 """As TCP's retransmission timer (RFC 6298): mean plus four mean deviations."""
@@ -124,6 +124,8 @@ class Bus:
     """Whether several units are behind it."""
     _suspects: dict[int, int] = field(default_factory=dict)
     """Unit → brisk answers in a row, of those that kept a turn too long."""
+    _offences: dict[int, int] = field(default_factory=dict)
+    """Unit → how often it became a suspect."""
     _served: bool = False
     """Whether a unit that answers was seen to do so on the side lane too."""
     _alone_until_s: float = 0.0
@@ -218,7 +220,7 @@ class Bus:
             self.usual.note(took_s)
         elif patience_s is None or took_s > patience_s:
             self._suspects[unit] = 0
-        elif brisk + 1 >= BRISK:
+        elif brisk + 1 >= min(2 ** self._offences[unit], BRISK):
             del self._suspects[unit]
         else:
             self._suspects[unit] = brisk + 1
@@ -230,8 +232,11 @@ class Bus:
 
     def accuse(self, unit: int) -> None:
         """A unit holds others up."""
-        if self.shared:
-            self._suspects[unit] = 0
+        if not self.shared:
+            return
+        if unit not in self._suspects:
+            self._offences[unit] = min(self._offences.get(unit, 0) + 1, BRISK)
+        self._suspects[unit] = 0
 
     def leave(self, asker: Asker) -> None:
         """See Lane.leave."""

@@ -37,6 +37,8 @@ class Gateway:
     wait_s: float = 1.0
     """How long the gateway waits for a silent unit before it answers exception 11."""
     reached: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    ways: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Unit → the connections, counted from 1, by which it was asked, request by request."""
     accepted: int = 0
     port: int = 0
     clients: list[_Client] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Gateway:
         """A client connected."""
         self.accepted += 1
         self.clients.append(client)
+        client.number = self.accepted
         if self.kind == "newest only":
             for older in self._open:
                 older.end()
@@ -84,8 +87,9 @@ class Gateway:
         if client in self._open:
             self._open.remove(client)
 
-    async def serve(self, request: bytes) -> bytes:
+    async def serve(self, request: bytes, way: int) -> bytes:
         """What the unit, or the gateway in its place, answers; when it does."""
+        self.ways[request[6]].append(way)
         if self.kind != "one line":
             return await self._ask(request)
         async with self._line:
@@ -108,6 +112,7 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self.number = 0
         self.deaf = False
         self.busy = False
         self._transport: asyncio.Transport | None = None
@@ -165,6 +170,6 @@ class _Client(asyncio.Protocol):
         self._over()
 
     async def _answer(self, request: bytes) -> None:
-        answer = await self.gateway.serve(request)
+        answer = await self.gateway.serve(request, self.number)
         if self._transport is not None:
             self._transport.write(answer)

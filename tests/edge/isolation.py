@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -89,6 +89,7 @@ async def measure(
     interval_s: float = 1.0,
     timeout_s: float = 1.0,
     heals_after_s: float | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Reads units 1 … `units`, for so many seconds after the silent one timed out first and the slow one first answered."""
     profile = make_profile(
@@ -115,6 +116,7 @@ async def measure(
                 await asyncio.sleep(0.01)
         failed = dict(put.failed)
         learned_s = clock.monotonic_s() + interval_s  # what it held up has gone by then
+        meanwhile()
         if heals_after_s is not None:
             asyncio.get_running_loop().call_later(heals_after_s, gateway.heal)
         await asyncio.sleep(interval_s + seconds)

@@ -6,7 +6,8 @@ with a real clock: benchmarks/edge/isolation.py.
 
 from __future__ import annotations
 
-from itertools import pairwise
+import asyncio
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -86,3 +87,24 @@ def test_a_unit_that_answers_again_is_read_at_its_interval_again() -> None:
     assert found.unreachable == frozenset()
     last = gateway.reached[SILENT][-3:]
     assert [round(b - a, 1) for a, b in pairwise(last)] == [INTERVAL_S, INTERVAL_S]
+
+
+def test_a_unit_that_was_slow_once_is_soon_among_the_others_again_and_later_each_time() -> None:
+    """A hiccup of the machine must not leave a healthy unit in the company of the silent."""
+    unit, slow = 40, {SLOW: SLOW_S}
+
+    async def read() -> Gateway:
+        async with Gateway("in order", USUAL_S, slow, frozenset({SILENT}), WAIT_S) as gateway:
+
+            def hiccups() -> None:
+                loop = asyncio.get_running_loop()
+                for at_s in (2.0, 10.0):
+                    loop.call_later(at_s, slow.update, {unit: SLOW_S})
+                    loop.call_later(at_s + INTERVAL_S, slow.pop, unit)
+
+            await measure(gateway, UNITS, 20.0, LoopClock(), interval_s=INTERVAL_S, meanwhile=hiccups)
+            return gateway
+
+    ways = run_swiftly(read).ways[unit]
+    assert [len(list(stay)) for way, stay in groupby(ways) if way == 2] == [2, 4]
+    assert ways[-1] == 1
