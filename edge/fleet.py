@@ -15,7 +15,8 @@ import structlog
 from edge.bus import Bus, make_bus, spare
 from edge.driver import PushingDriver, Put
 from edge.lane import Watch
-from edge.modbus import Layouts, ModbusDevice, make_device
+from edge.layouts import Layouts
+from edge.modbus import ModbusDevice, make_device
 from edge.policy import Poller, Reachability
 from edge.schedule import Rota
 from telemetry.clock import Clock
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 
 Mind = Callable[[Sequence[Equipment], Sequence[Equipment]], Awaitable[None]]
 """Told which equipment, as it was, is read no more, and which, as it is, from now on (edge.intake.Intake.mind)."""
+Announce = Callable[[Plant], Awaitable[None]]
+"""Told what is read from now on, before anything of it is: the log's readers judge nothing that they do not know."""
 MakePushing = Callable[[Plant, Sequence[Equipment]], Sequence[PushingDriver]]
 """Makes the pushing drivers of some equipment, one for each endpoint. Raises ConfigError."""
 
@@ -57,6 +60,10 @@ class Next:
     pushed: Mapping[str, _Pushed]
 
 
+async def _to_nobody(plant: Plant) -> None:
+    """Nobody is told."""
+
+
 @dataclass(slots=True, eq=False)
 class Fleet:
     """Everything that is read. `run` works until cancelled."""
@@ -70,6 +77,7 @@ class Fleet:
     state: dict[str, str]
     """What is known of all equipment, as it is journaled."""
     file: str
+    announce: Announce = _to_nobody
     plant: Plant | None = None
     equipment: tuple[Equipment, ...] = ()
     _polled: Mapping[str, _Polled] = field(default_factory=dict)
@@ -92,6 +100,7 @@ class Fleet:
 
     def prepare(self, plant: Plant, equipment: Sequence[Equipment]) -> Next:
         """What is to be read from now on; what does not change is taken over as it is. Raises ConfigError."""
+        equipment = self._as_before(equipment)
         buses = self._next_buses(plant, equipment)
         polled: dict[str, _Polled] = {}
         faults = []
@@ -116,11 +125,12 @@ class Fleet:
 
     async def switch(self, to: Next) -> None:
         """Reads what `to` says from now on: stops what is gone or changed, starts what is new."""
-        for name, old in self._polled.items():
-            if to.polled.get(name) is not old:
-                old.poller.stop()
-                self.rota.remove(old.poller)
-                old.device.close()
+        over = [old for name, old in self._polled.items() if to.polled.get(name) is not old]
+        silent = {old.device.equipment: self.reach.since_us.get(old.device.equipment) for old in over}
+        for old in over:
+            old.poller.stop()
+            old.device.close()
+        self.rota.remove(*(old.poller for old in over))
         gone = [task for key, task in self._tasks.items() if to.pushed.get(key) is not self._pushed.get(key)]
         await cancel_all(gone)
         self._tasks = {key: task for key, task in self._tasks.items() if task not in gone}
@@ -129,15 +139,20 @@ class Fleet:
                 bus.close()
         before, after = {e.id: e for e in self.equipment}, {e.id: e for e in to.equipment}
         await self.mind(
-            [one for name, one in before.items() if after.get(name) != one],
-            [one for name, one in after.items() if before.get(name) != one],
+            [one for name, one in before.items() if after.get(name) is not one],
+            [one for name, one in after.items() if before.get(name) is not one],
         )
         started = [new for name, new in to.polled.items() if self._polled.get(name) is not new]
         self.plant, self.equipment = to.plant, to.equipment
         self._polled, self._buses, self._pushed = to.polled, to.buses, to.pushed
+        self._layouts.keep(new.device.profile for new in self._polled.values())
         self._share()
+        await self.announce(to.plant)
+        self.rota.devices = max(self.rota.devices, len(self._polled))
         for new in started:
             spare(new.device.bus, new.endpoint.quirks(new.equipment.profile.modbus))
+            if (since_us := silent.get(new.device.equipment)) is not None:
+                new.poller.still_silent(since_us)
             new.poller.join(self.rota)
         for key, pushed in self._pushed.items():
             if key not in self._tasks:
@@ -146,6 +161,9 @@ class Fleet:
     async def run(self) -> None:
         """Asks when it is time. Raises what a driver fails with."""
         self._over = asyncio.get_running_loop().create_future()
+        for task in self._tasks.values():
+            if task.done():  # before anybody looked
+                self._ended(task)
         rota = asyncio.create_task(self.rota.run())
         try:
             await asyncio.wait((rota, self._over), return_when=asyncio.FIRST_COMPLETED)
@@ -158,6 +176,22 @@ class Fleet:
                 polled.poller.stop()
             for _, bus in self._buses.values():
                 bus.close()
+
+    def _as_before(self, equipment: Sequence[Equipment]) -> list[Equipment]:
+        """The same, with the very object that is read already wherever it says nothing else. Each two profiles are compared
+        once: comparing them for each equipment would take seconds.
+        """
+        before, alike = {one.id: one for one in self.equipment}, {}
+        found = []
+        for one in equipment:
+            old = before.get(one.id)
+            if old is not None and (old.address, old.entry) == (one.address, one.entry):
+                pair = id(old.profile), id(one.profile)
+                if pair not in alike:
+                    alike[pair] = old.profile == one.profile
+                one = old if alike[pair] else one
+            found.append(one)
+        return found
 
     def _start(self, driver: PushingDriver) -> asyncio.Task[None]:
         task = asyncio.create_task(driver.run(self.put))

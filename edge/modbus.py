@@ -6,7 +6,6 @@ After GIVE_UP requests without an answer in a row the rest of the cycle is not t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,9 +15,10 @@ import structlog
 from edge import metrics
 from edge.asking import Failure
 from edge.bus import Bus
-from edge.decode import Frame, RegisterLayout, make_layout
+from edge.decode import Frame, RegisterLayout
 from edge.driver import Outcome, Source
 from edge.frames import Query, query
+from edge.layouts import Layouts
 from edge.learned import SHORTEST, Learned, read_learned
 from edge.plan import Limits, Request, limits_of, plan, poll_groups
 from telemetry.clock import Clock
@@ -54,20 +54,6 @@ class Plan:
     """Which requests hold a point that the device refuses."""
     probe: Query | None
     """Asks for one point only; None where the first request is short itself."""
-
-
-@dataclass(slots=True, eq=False)
-class Layouts:
-    """Layouts by profile and requests, so that devices that are read alike are decoded together."""
-
-    _known: dict[tuple[int, tuple[Request, ...]], tuple[Profile, RegisterLayout]] = field(default_factory=dict)
-
-    def of(self, profile: Profile, points: Mapping[str, ModbusPoint], requests: tuple[Request, ...]) -> RegisterLayout:
-        """The layout of these requests."""
-        key = (id(profile), requests)
-        if key not in self._known:
-            self._known[key] = (profile, make_layout(profile, points, requests))
-        return self._known[key][1]
 
 
 @dataclass(slots=True, eq=False)
@@ -359,13 +345,6 @@ def plan_key(equipment: str) -> str:
     return f"plan/{equipment}"
 
 
-def fingerprint_of(profile: Profile, endpoint: Endpoint) -> str:
-    """Changes when the map of the device does, and what was learned must be forgotten."""
-    places = {name: p.modbus.model_dump(mode="json") for name, p in profile.points.items() if p.modbus is not None}
-    told = repr((profile.profile, profile.version, sorted(places.items()), endpoint.quirks(profile.modbus)))
-    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
-
-
 def make_device(
     equipment: Equipment,
     bus: Bus,
@@ -378,7 +357,8 @@ def make_device(
     """The driver of one equipment. Raises ValueError for a point that no request can read."""
     profile = equipment.profile
     quirks = endpoint.quirks(profile.modbus)
-    fingerprint = fingerprint_of(profile, endpoint)
+    layouts = layouts or Layouts()
+    fingerprint = layouts.fingerprint(profile, endpoint)
     kept = {} if state is None else state
     device = ModbusDevice(
         equipment.id,
@@ -389,7 +369,7 @@ def make_device(
         limits_of(quirks),
         endpoint.timeout_s or profile.timeout_s,
         clock,
-        layouts or Layouts(),
+        layouts,
         fingerprint,
         read_learned(kept.get(plan_key(equipment.id)), fingerprint),
         kept,

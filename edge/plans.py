@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edge.layouts import fingerprint_of
 from edge.learned import Learned, read_learned
-from edge.modbus import fingerprint_of, plan_key
+from edge.modbus import plan_key
 from edge.plan import limits_of, plan, poll_groups
 from telemetry.errors import ConfigError, Fault
 from telemetry.plant import Equipment, Plant

@@ -59,6 +59,11 @@ class Poller:
         for group, interval_s in enumerate(self.driver.intervals_s):
             rota.add(self, group, name=self.driver.equipment, interval_s=interval_s)
 
+    def still_silent(self, since_us: int) -> None:
+        """It was silent before its settings changed, and is told as such until it answers; it is asked at its first turn."""
+        self.breaker.reopen(self.clock.monotonic_s(), since_us)
+        self.reach.since_us[self.driver.equipment] = since_us
+
     def stop(self) -> None:
         """Whatever is under way comes to nothing."""
         self._stopped = True

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from edge import metrics
-from edge.fleet import Fleet
+from edge.fleet import Fleet, Next
 from edge.journal import Journal
 from edge.stamps import Stamps
 from telemetry.errors import ConfigError
@@ -71,8 +71,7 @@ class Reload:
     async def again(self) -> None:
         """Reads the files and switches to what they say, unless they have a fault."""
         try:
-            plant = await asyncio.to_thread(self.load)
-            new = self.fleet.prepare(plant, plant.of_edge(self.settings.edge))
+            new = await asyncio.to_thread(self._prepared)  # seconds, with thousands of equipments
         except (ConfigError, OSError) as error:
             self._refuse(str(error))
             return
@@ -88,6 +87,10 @@ class Reload:
         if self._refused:
             self._refused = False
             self.journal.put_events([self._event(False, {"file": str(self.settings.plant)})])
+
+    def _prepared(self) -> Next:
+        plant = self.load()
+        return self.fleet.prepare(plant, plant.of_edge(self.settings.edge))
 
     def _refuse(self, why: str) -> None:
         self._refused = True

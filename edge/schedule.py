@@ -88,7 +88,7 @@ class Rota:
     origin_s: float
     """Monotonic time that all slots are counted from."""
     devices: int
-    """How many there are at the start; slots stay as they are when devices come and go, so that nobody's turn moves."""
+    """How many slots are meant for. Those who have a turn keep it when there are more, and theirs are finer."""
     _slots: dict[tuple[float, float], _Slot] = field(default_factory=dict)
     _heap: list[tuple[float, int, _Slot]] = field(default_factory=list)
     _made: int = 0
@@ -107,10 +107,11 @@ class Rota:
             self._changed.set()
         slot.members.append((member, group))
 
-    def remove(self, member: Due) -> None:
-        """`member` has no turn any more."""
-        for slot in self._slots.values():
-            slot.members = [entry for entry in slot.members if entry[0] is not member]
+    def remove(self, *members: Due) -> None:
+        """None of these has a turn any more."""
+        gone = {id(member) for member in members}
+        for slot in self._slots.values() if gone else ():
+            slot.members = [entry for entry in slot.members if id(entry[0]) not in gone]
 
     async def run(self) -> None:
         """Works until cancelled."""

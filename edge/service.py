@@ -54,6 +54,25 @@ SETTLE_S: Final = 0.2
 
 
 @dataclass(slots=True)
+class Registrar:
+    """Journals the registry of each plant once, as soon as it is known what time it is. See edge.fleet.Announce."""
+
+    edge: str
+    stamps: Stamps
+    journal: Journal
+    _told: Plant | None = None
+
+    async def __call__(self, plant: Plant) -> None:
+        """What is read from now on."""
+        log_us = self.stamps.log_us()
+        if log_us is None or plant is self._told:
+            return
+        made = await asyncio.to_thread(lambda: encode_registry(Registry(self.edge, log_us, describe(plant, self.edge))))
+        self._told = plant
+        self.journal.put_record(made)
+
+
+@dataclass(slots=True)
 class Agent:
     """The parts of a running edge, put together."""
 
@@ -63,8 +82,8 @@ class Agent:
     forwarder: Forwarder
     fleet: Fleet
     reload: Reload
+    registrar: Registrar
     log_refused: int = 0
-    _announced: Plant | None = None
 
     async def work(self, stop: asyncio.Event) -> None:
         """Reads, journals and forwards until told to stop; then stops reading, and forwards what it can."""
@@ -116,10 +135,7 @@ class Agent:
         metrics.TASKS.set(len(asyncio.all_tasks()))
         if log_us is None or plant is None:
             return
-        if plant is not self._announced:
-            self._announced = plant
-            registry = await asyncio.to_thread(lambda: encode_registry(Registry(edge, log_us, describe(plant, edge))))
-            self.journal.put_record(registry)
+        await self.registrar(plant)
         since = {name: min(self.stamps.on_log(since_us) or log_us, log_us) for name, since_us in unreachable.items()}
         names = tuple(e.id for e in self.fleet.equipment)
         self.journal.put_record(encode_heartbeat(Heartbeat(edge, log_us, names, since)), rows=1)
@@ -173,11 +189,12 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
     journal = Journal(spool, intake, _teller(spool_path(settings), health))
     started = False
     try:
-        fleet = _fleet(settings, stamps, journal, state, health, len(plant.of_edge(settings.edge)))
+        registrar = Registrar(settings.edge, stamps, journal)
+        fleet = _fleet(settings, stamps, journal, state, health, registrar, len(plant.of_edge(settings.edge)))
         first = fleet.prepare(plant, plant.of_edge(settings.edge))
         forwarder = Forwarder(journal, the_log, settings.edge, health, settings.backfill_samples_per_s)
         reload = Reload(settings, fleet, journal, lambda: plant_of(settings), stamps)
-        agent = Agent(settings, stamps, journal, forwarder, fleet, reload)
+        agent = Agent(settings, stamps, journal, forwarder, fleet, reload, registrar)
         journal.start()
         started = True
         await fleet.switch(first)
@@ -191,7 +208,13 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
 
 
 def _fleet(
-    settings: Settings, stamps: Stamps, journal: Journal, state: dict[str, str], health: Health, devices: int
+    settings: Settings,
+    stamps: Stamps,
+    journal: Journal,
+    state: dict[str, str],
+    health: Health,
+    registrar: Registrar,
+    devices: int,
 ) -> Fleet:
     memory = make_memory(journal.spool.delivered(), state)
 
@@ -203,7 +226,7 @@ def _fleet(
         await journal.call(lambda _: journal.intake.mind(gone, new))
 
     rota = Rota(stamps, stamps.monotonic_s() + SETTLE_S, devices)
-    return Fleet(journal.put, stamps, Reachability(), rota, pushing, mind, state, str(settings.plant))
+    return Fleet(journal.put, stamps, Reachability(), rota, pushing, mind, state, str(settings.plant), registrar)
 
 
 async def _opened(settings: Settings, stamps: Stamps, stop: asyncio.Event, health: Health) -> Spool | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edge.layouts import fingerprint_of
 from edge.learned import Learned
-from edge.modbus import fingerprint_of, plan_key
+from edge.modbus import plan_key
 from edge.plans import plans
 from edge.spool import Spool
 from telemetry.errors import ConfigError
