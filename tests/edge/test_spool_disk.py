@@ -54,8 +54,10 @@ async def test_a_small_disk_is_not_filled_by_what_the_log_has_long_since(tmp_pat
     async with small_disk(tmp_path, size="6m", not_tried="a small disk under the spool") as small:
         time = FakeTime()
         spool = open_at(small / "spool.sqlite", 1, max_bytes=1 << 20, stamps=time.stamps())
-        for n in range(150):
-            journal(spool, batch_of("e", 5_000, time_us=NOW_US + n))
+        record = samples(5_000)
+        assert len(record.value) > 100_000
+        for _ in range(150):
+            spool.journal([record], {})
             taken = spool.tail.take(max_records=9, max_bytes=BIG)
             assert len(taken) == 1
             spool.tail.acknowledge(taken)
