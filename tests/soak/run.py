@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,6 +111,8 @@ def soak(folder: Path, seed: int, minutes: float, *, fill: int = FILL) -> Verdic
         made.kill_edge()
         _settled(verdict, "settled after a last kill", soaking.settle(SETTLE_S))
         _end(verdict, soaking, folder)
+    excuses = [asdict(excuse) for excuse in made.excuses]
+    (folder / "excuses.json").write_text(json.dumps(excuses), encoding="utf-8")
     (folder / "gauges.json").write_text(json.dumps(as_json(soaking.gauges)), encoding="utf-8")
     return verdict
 

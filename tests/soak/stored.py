@@ -15,15 +15,19 @@ from tests.soak.world import World
 
 
 def trace(world: World, file: Path) -> tuple[Traced, Traced, int]:
-    """(Modbus, MQTT, totals that went back), from what the fleet reported into `file` and what the table holds."""
+    """(Modbus, MQTT, totals that went back), from what the fleet reported into `file` and what the table holds.
+
+    The table's numbers are kept beside `file`, for who wants to look.
+    """
     given = np.load(file)
-    modbus, mqtt, totals = Traced(), Traced(), {}
+    modbus, mqtt, totals, kept = Traced(), Traced(), {}, {}
     with psycopg.connect(world.store.url) as connection:
         for place in world.found:
             blocks = ("a",) if place.kind == "mqtt" else ("a", "b")
             for block in blocks:
                 said = Given(given[f"{place.name}/{block}/at_s"], given[f"{place.name}/{block}/status"])
                 held = _stored(connection, place, block)
+                kept |= {f"{place.name}/{block}/number": held.number, f"{place.name}/{block}/bad_s": held.bad_s}
                 checks = _checks(place, len(said.status))
                 if place.kind == "mqtt":  # acknowledged by the broker: whatever failed is no excuse
                     mqtt.add(f"{place.name}/{block}", said, held, checks, ())
@@ -35,6 +39,7 @@ def trace(world: World, file: Path) -> tuple[Traced, Traced, int]:
                 totals[place.name] = np.array(
                     [v for _, v, _ in _rows(connection, place.name, "total") if v is not None]
                 )
+    np.savez(file.with_name("stored.npz"), **kept)  # type: ignore[arg-type, unused-ignore]
     return modbus, mqtt, falls(totals)
 
 

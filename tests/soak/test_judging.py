@@ -41,6 +41,8 @@ def test_an_answer_with_its_row_is_as_it_should_be() -> None:
 def test_an_answer_without_a_row_is_lost_unless_something_explains_it() -> None:
     assert traced([1, 3], [GOOD] * 3).lost == ["e/a 2 at 10.00"]
     assert traced([1, 3], [GOOD] * 3, bad_s=[10.8]).told == 1, "the edge said that it did not come in time"
+    assert traced([1, 3], [GOOD] * 3, bad_s=[9.7]).told == 1, "its connection failed while it made up its answer"
+    assert traced([1, 3], [GOOD] * 3, bad_s=[9.5]).lost, "nor is that one of this cycle"
     assert traced([1, 3], [GOOD] * 3, bad_s=[15.0]).lost, "that bad reading is of another cycle"
     assert traced([1, 3], [GOOD] * 3, why=[Excuse(9, 11, "", "edge-kill")]).excused == {"edge-kill": 1}
     assert traced([1, 3], [GOOD] * 3, why=[Excuse(9, 11, "other", "silent")]).lost

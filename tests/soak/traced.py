@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.soak.devices import GOOD, NEVER
-from tests.soak.layout import TIMEOUT_S
+from tests.soak.layout import SLOW_S, TIMEOUT_S
 from tests.soak.world import Excuse
 
 TOLD_S = 2 * TIMEOUT_S + 0.5
 """An answer that came too late is told by a bad reading within so long."""
 
+BEFORE_S = SLOW_S + 0.05
+"""… or up to so long before: a request fails with its connection while a slow unit still makes up its answer."""
 AGAIN_S = 0.45
 """Less than the shortest interval: two answers so close are of one cycle."""
 
@@ -89,7 +91,7 @@ class Traced:
         if excuse is not None:
             self.excused[excuse.why] = self.excused.get(excuse.why, 0) + 1
             return
-        at = np.searchsorted(stored.bad_s, at_s - 0.05)
+        at = np.searchsorted(stored.bad_s, at_s - BEFORE_S)
         if at < len(stored.bad_s) and stored.bad_s[at] <= at_s + TOLD_S:
             self.told += 1
             return
