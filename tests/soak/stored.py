@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ def trace(world: World, file: Path) -> tuple[Traced, Traced, int]:
     The table's numbers are kept beside `file`, for who wants to look.
     """
     given = np.load(file)
-    modbus, mqtt, totals, kept = Traced(), Traced(), {}, {}
+    modbus, mqtt, totals = Traced(), Traced(), {}
+    kept: dict[str, npt.NDArray[Any]] = {}
     with psycopg.connect(world.store.url) as connection:
         for place in world.found:
             blocks = ("a",) if place.kind == "mqtt" else ("a", "b")
