@@ -204,7 +204,7 @@ def decode_alone(messages: int = 20_000, at_once: int = 400) -> float:
     subscriptions = [driver.subscriptions[f"plant/d{n}/state".encode()] for n in range(DEVICES)]
 
     class Nowhere:
-        def acknowledge(self, acks: bytes) -> None:
+        def acknowledge(self, messages: Messages) -> None:
             """Nobody waits for it."""
 
     made = []

@@ -65,7 +65,7 @@ class MqttDriver:
 
     def _take(self, messages: Messages) -> bool:
         assert self._put is not None  # noqa: S101
-        return self._put(self.source, messages, sum([s.rows for s in messages.subscriptions]))
+        return self._put(self.source, messages, messages.rows)
 
     def _heard(self, subscriptions: Sequence[Subscription]) -> None:
         heard_s, now_s = self.source.listening.heard_s, self.clock.monotonic_s()

@@ -62,7 +62,7 @@ class MqttSource:
     def journaled(self, received: Sequence[Messages]) -> None:
         """See Source."""
         for messages in received:
-            messages.line.acknowledge(messages.acks)
+            messages.line.acknowledge(messages)
 
 
 @dataclass(slots=True)

@@ -43,6 +43,7 @@ TICK_S: Final = 1.0
 RETRY_S: Final = 0.1
 """How often the journal is asked whether it has room again."""
 BACKLOG_BYTES: Final = 32 << 20
+"""Payloads that wait here for room, and as many again that the journal has."""
 NO_ROOM_S: Final = 5.0
 """A connection that was given up for want of room is made anew after so long."""
 FINISH_S: Final = 1.0
@@ -64,24 +65,30 @@ class Connection:
     unconfirmed: int = 0
     """Subscriptions that the broker has not confirmed yet."""
     outstanding: int = 0
-    """Messages that the journal has taken and that are not acknowledged."""
+    """Reads of this connection that the journal has taken and that are not acknowledged."""
+    outstanding_bytes: int = 0
     given_up: set[bytes] = field(default_factory=set)
     """Topics of nobody that were unsubscribed from."""
-    _acks: deque[bytes] = field(default_factory=deque)
+    _durable: deque[Messages] = field(default_factory=deque)
 
-    def acknowledge(self, acks: bytes) -> None:
+    def acknowledge(self, messages: Messages) -> None:
         """See Line."""
-        if acks:
-            self._acks.append(acks)
-            self.wake()
+        self._durable.append(messages)
+        self.wake()
+
+    def count(self, messages: Messages, reads: int) -> None:
+        """The journal takes them (1), or gives them back (−1)."""
+        self.outstanding += reads
+        self.outstanding_bytes += reads * messages.size
 
     def send(self) -> None:
         """Sends the acknowledgements that wait, joined, unless a packet of paho's is half sent."""
-        if not self._acks or self.client.want_write():
+        if not self._durable or self.client.want_write():
             return
-        joined = b"".join(self._acks.popleft() for _ in range(len(self._acks)))
-        self.socket.push(joined)
-        self.outstanding -= len(joined) // 4
+        durable = [self._durable.popleft() for _ in range(len(self._durable))]
+        self.socket.push(b"".join([messages.acks for messages in durable]))
+        for messages in durable:
+            self.count(messages, -1)
 
 
 @dataclass(slots=True)
@@ -244,8 +251,9 @@ class Session:
             payloads, heads = [payloads[place] for place in kept], [heads[place] for place in kept]
         mine = [subscription for subscription in found if subscription is not None]
         self.heard([s for s, head in zip(mine, heads, strict=True) if not head & RETAIN])
-        self._backlog.append(Messages(received_us, mine, payloads, heads, b"".join(published.acks), line))
-        self._backlog_bytes += sum(map(len, payloads))
+        messages = Messages(received_us, mine, payloads, heads, b"".join(published.acks), line)
+        self._backlog.append(messages)
+        self._backlog_bytes += messages.size
 
     def _nobodys(self, line: Connection, topics: Sequence[bytes]) -> None:
         """Of equipment that was in the session once."""
@@ -256,14 +264,14 @@ class Session:
                 line.client.unsubscribe(topic.decode())
 
     def _hand_over(self, line: Connection) -> None:
-        while self._backlog:
+        while self._backlog and line.outstanding_bytes <= self.backlog_bytes:
             messages = self._backlog[0]
-            line.outstanding += len(messages.acks) // 4
+            line.count(messages, 1)
             if not self.take(messages):
-                line.outstanding -= len(messages.acks) // 4
+                line.count(messages, -1)
                 return
             self._backlog.popleft()
-            self._backlog_bytes -= sum(map(len, messages.payloads))
+            self._backlog_bytes -= messages.size
 
     def _end(self, line: Connection) -> None:
         """Disconnects. What waits for room was not acknowledged: the broker keeps it."""

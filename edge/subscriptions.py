@@ -18,6 +18,8 @@ from telemetry.plant import Equipment
 
 RETAINED: Final = "retained/"
 """Keys of the state: topic → key of the last retained message taken from it."""
+ENTRY_BYTES: Final = 24
+"""Of the shortest entry of a list that is a sample."""
 OFF: Final = "off"
 """What the state says of a clock that is off (see skew_key)."""
 
@@ -40,14 +42,15 @@ class Subscription:
     key_prefix: bytes
     """See edge.delivered."""
     rows: int
-    """About how many samples a message has."""
+    """Samples of a message that is no list."""
+    is_list: bool
 
 
 class Line(Protocol):
     """The connection that some messages came by."""
 
-    def acknowledge(self, acks: bytes) -> None:
-        """From any thread. Acknowledgements of a connection that is gone say nothing to the next one: they are dropped."""
+    def acknowledge(self, messages: Messages) -> None:
+        """From any thread, once for each. What came by a connection that is gone is not acknowledged to the next one."""
         ...
 
 
@@ -63,6 +66,22 @@ class Messages:
     acks: bytes
     """The PUBACK packets of them all, and of messages on topics of nobody."""
     line: Line
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payloads."""
+        each = zip(self.subscriptions, self.payloads, strict=True)
+        return sum([s.rows if not s.is_list else len(payload) // ENTRY_BYTES + 1 for s, payload in each])
+
+    @property
+    def rows(self) -> int:
+        """About how many samples they hold."""
+        return sum(
+            [
+                s.rows if not s.is_list else len(p) // ENTRY_BYTES + 1
+                for s, p in zip(self.subscriptions, self.payloads, strict=True)
+            ]
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -117,12 +136,14 @@ def _of(one: Equipment, shapes: dict[object, Shape | None], memory: Memory) -> l
     skew = memory.skew(one.id, round(one.profile.mqtt.max_skew_s * 1e6))
     made = []
     for below, topic in topics.by_name.items():
-        name, shape, rows = f"{one.address.prefix}/{below}", None, 1
+        name, shape, rows, is_list = f"{one.address.prefix}/{below}", None, 1, isinstance(topic, ListTopic)
         if isinstance(topic, StateTopic | ListTopic):
             key = shape_key(topic)
             if key not in shapes:
                 shapes[key] = make_shape(topic)
             shape, rows = shapes[key], len(topic.fields)
         prefix = prefix_of(one.id, name)
-        made.append(Subscription(one.id, name, topic, one.profile.mqtt.qos, topics.block, shape, skew, prefix, rows))
+        made.append(
+            Subscription(one.id, name, topic, one.profile.mqtt.qos, topics.block, shape, skew, prefix, rows, is_list)
+        )
     return made

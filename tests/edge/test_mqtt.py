@@ -239,7 +239,7 @@ async def test_beyond_its_bound_of_memory_the_connection_is_given_up_and_the_bro
             refused.set()
             return False
         taken.extend(json.loads(payload)["values"]["x"] for payload in messages.payloads)
-        messages.line.acknowledge(messages.acks)
+        messages.line.acknowledge(messages)
         return True
 
     told: list[str | None] = []

@@ -51,8 +51,8 @@ class Acks:
 
     sent: list[bytes] = field(default_factory=list)
 
-    def acknowledge(self, acks: bytes) -> None:
-        self.sent.append(acks)
+    def acknowledge(self, messages: Messages) -> None:
+        self.sent.append(messages.acks)
 
 
 class Heard:
@@ -177,6 +177,14 @@ def test_a_message_of_very_many_rows_is_divided_into_parts() -> None:
     decoded = Heard(profile).say(("e/state", [{"x": n} for n in range(9_000)]))
     assert decoded.columns.counts.tolist() == [4_000, 4_000, 1_000]
     assert decoded.columns.value.tolist() == list(range(9_000))
+
+
+def test_how_many_rows_a_list_has_is_told_by_its_size_before_it_is_read() -> None:
+    profile = make_profile({"x": {"mqtt": {}}}, mqtt={"lists": {"state": {"name": "n"}}})
+    heard = Heard(profile)
+    messages = heard.messages([("e/state", [{"n": "x", "value": n} for n in range(1_000)], 0)])
+    assert 1_000 <= messages.rows <= 2_000
+    assert len(heard.source.decode([messages]).columns) == 1_000
 
 
 def test_a_payload_that_was_too_large_to_keep_is_told_with_its_size() -> None:

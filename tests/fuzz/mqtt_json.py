@@ -53,7 +53,7 @@ _RECEIPT: Final = make_profile(_POINTS, mqtt={"lists": _LISTS, "clock": "receipt
 class _Nobody:
     """A connection that takes acknowledgements and does nothing."""
 
-    def acknowledge(self, acks: bytes) -> None:
+    def acknowledge(self, messages: Messages) -> None:
         """See edge.subscriptions.Line."""
 
 
