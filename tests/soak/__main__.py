@@ -9,6 +9,7 @@ logs, the gauges as JSON, and what the devices answered.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else int(time.time())
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="vigil-soak-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     print(f"seed {seed}, {arguments.minutes:g} minutes, {folder}", file=sys.stderr, flush=True)
     verdict = soak(folder, seed, arguments.minutes)
     print(f"seed {seed}, {arguments.minutes:g} minutes", *verdict.lines, sep="\n")
