@@ -16,7 +16,6 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,7 +25,9 @@ from edge.asking import GONE, Asker, Failure, judge
 from edge.connection import Connection
 from edge.frames import MBAP_BYTES, Answer, Framing, Query, Unreadable
 from edge.reach import Reach
+from edge.waiting import Expired, Sent, Waiting
 from edge.watch import LOOK_S as LOOK_S
+from edge.watch import Alarm
 from edge.watch import Watch as Watch
 from telemetry.clock import Clock
 
@@ -34,22 +35,8 @@ SILENT_IN_A_ROW: Final = 3
 """After so many time-outs in a row with no answer between, over all units, the connection itself is doubted."""
 OVERDUE: Final = 4
 """Most requests that wait for an answer at once."""
-REMEMBERED: Final = 64
-"""Transactions that timed out and whose late answers are still known for what they are."""
 EARLY_S: Final = 0.001
 """Timers may come this much early."""
-_UNKNOWN: Final = object()
-
-
-@dataclass(slots=True, eq=False)
-class _Sent:
-    asker: Asker
-    query: Query
-    timeout_s: float
-    sent_s: float
-    transaction: int
-    number: bytes
-    """The transaction, as it is sent."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,15 +63,13 @@ class Lane:
     _sent_before: int = 0
     """The transaction of the last request on the connection before."""
     connection: Connection = field(init=False)
-    _queue: deque[tuple[Asker, Query, float]] = field(default_factory=deque)
-    _sent: dict[int, _Sent] = field(default_factory=dict)
-    _turn: _Sent | None = None
+    _waiting: Waiting = field(default_factory=Waiting)
+    _sent: dict[int, Sent] = field(default_factory=dict)
+    _turn: Sent | None = None
     _turn_until_s: float = 0.0
     _oldest_s: float = 0.0
     _transaction: int = 0
-    _expired: dict[int, object] = field(default_factory=dict)
-    _held: dict[int, float] = field(default_factory=dict)
-    """Unit → until when it is not asked, where answers have no transactions."""
+    _expired: Expired = field(default_factory=Expired)
     _longest_s: float = 0.0
     """The longest time-out so far: how late an answer may still come."""
     _wrong: Failure | None = None
@@ -96,12 +81,13 @@ class Lane:
     _free_s: float = 0.0
     due_s: float = 0.0
     """When `tick` has something to do, while it waits."""
-    _rest: asyncio.TimerHandle | None = None
+    _rest: Alarm = field(init=False)
     _loop: asyncio.AbstractEventLoop | None = None
     _closed: bool = False
 
     def __post_init__(self) -> None:
         self.connection = Connection(self.reach, self)
+        self._rest = Alarm(self._next)
 
     # ---- for those who ask
 
@@ -116,41 +102,39 @@ class Lane:
             if not self.connection.may_try(now_s):
                 self._refuse(asker)
                 return
-        elif not self._sent and not self._queue and not self._held and self._free_s == 0.0:
+        elif not self._sent and self._waiting.idle and self._free_s == 0.0:
             self._send(asker, query, timeout_s, now_s)
             return
-        self._queue.append((asker, query, timeout_s))
+        self._waiting.put((asker, query, timeout_s))
         if self._turn is None:
             self._next()
 
     def leave(self, asker: Asker) -> None:
         """Forgets what `asker` asked; it is told nothing more."""
-        self._queue = deque(entry for entry in self._queue if entry[0] is not asker)
+        self._waiting.leave(asker)
         for sent in self._sent.values():
             if sent.asker is asker:
                 sent.asker = GONE
 
     def rest(self) -> None:
         """Closes the connection if nobody waits for an answer; the next request opens it again."""
-        if not self._sent and not self._queue:
+        if not self._sent and not self._waiting:
             self.connection.hang_up()
 
     def close(self) -> None:
         """Closes for good. Whoever waits is told nothing more."""
         self._closed = True
-        self._queue.clear()
+        self._waiting.give_back()
         self._sent.clear()
         self._turn = None
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        self._rest.cancel()
         self.watch.busy.pop(self, None)
         self.connection.close()
 
     def hand_over(self, heir: Lane) -> None:
         """Hangs up; whatever waits for an answer or its turn is asked by another lane, or by this one again."""
-        left = [(one.asker, one.query, one.timeout_s) for one in self._sent.values()] + list(self._queue)
-        self._sent, self._turn, self._queue = {}, None, deque()
+        left = [(one.asker, one.query, one.timeout_s) for one in self._sent.values()] + self._waiting.give_back()
+        self._sent, self._turn = {}, None
         self.watch.busy.pop(self, None)
         self.connection.hang_up()
         for asker, query, timeout_s in left:
@@ -171,24 +155,24 @@ class Lane:
 
     def _next(self) -> None:
         """Sends the next request, if one waits and it may go."""
-        if self._turn is not None or not self._queue or self._closed:
+        if self._turn is not None or not self._waiting or self._closed:
             return
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
         if self.connection.transport is None:
             if self.connection.may_try(now_s):
-                self.connection.open(self._queue[0][2], self._connected)
+                self.connection.open(self._waiting.first_timeout_s, self._connected)
             else:
                 self._connected(is_up=False)
             return
         if now_s < self._free_s:
-            self._wait_until(self._free_s)
-            return
-        if len(self._sent) >= OVERDUE:
-            return
-        if self._held and not self._first_free(now_s):
-            return
-        self._send(*self._queue.popleft(), now_s)
+            self._rest.set(self._free_s, self._loop)
+        elif len(self._sent) < OVERDUE:
+            first = self._waiting.take(now_s)
+            if first is None:
+                self._rest.set(self._waiting.free_s, self._loop)
+            else:
+                self._send(*first, now_s)
 
     def _send(self, asker: Asker, query: Query, timeout_s: float, now_s: float) -> None:
         """A request has its turn."""
@@ -197,7 +181,7 @@ class Lane:
         self._transaction = self._transaction % 0xFFFF + 1
         transaction = self._transaction if self.framing.transactions else 0
         number = transaction.to_bytes(2, "big")
-        sent = _Sent(asker, query, timeout_s, now_s, transaction, number)
+        sent = Sent(asker, query, timeout_s, now_s, transaction, number)
         if not self._sent:
             self._oldest_s = now_s
         self._sent[transaction] = self._turn = sent
@@ -210,31 +194,6 @@ class Lane:
         self.connection.transport.write(self.framing.request(query, number))
         self.due_s = min(self._turn_until_s, self._oldest_s + next(iter(self._sent.values())).timeout_s)
         self.watch.add(self, self._loop)
-
-    def _first_free(self, now_s: float) -> bool:
-        """Moves the first request of a unit that may be asked now to the front. False: none may, until the timer."""
-        self._held = {unit: until for unit, until in self._held.items() if until > now_s}
-        for at, (_, query, _) in enumerate(self._queue):
-            if query.unit not in self._held:
-                entry = self._queue[at]
-                del self._queue[at]
-                self._queue.appendleft(entry)
-                return True
-        self._wait_until(min(self._held.values()))
-        return False
-
-    def _wait_until(self, at_s: float) -> None:
-        """Nothing may be sent before `at_s`."""
-        assert self._loop is not None  # noqa: S101
-        if self._rest is not None:
-            if self._rest.when() <= at_s:
-                return
-            self._rest.cancel()
-        self._rest = self._loop.call_at(at_s, self._rested)
-
-    def _rested(self) -> None:
-        self._rest = None
-        self._next()
 
     # ---- receiving
 
@@ -273,7 +232,7 @@ class Lane:
         """Gives an answer to whoever asked."""
         sent = self._sent.get(answer.transaction)
         if sent is None:
-            if self._expired.pop(answer.transaction, _UNKNOWN) is _UNKNOWN:
+            if not self._expired.is_late(answer.transaction):
                 if answer.transaction:  # one that came twice, or another's: ours may be behind it
                     self._wrong = self._wrong or Failure("transaction", "answer to another transaction")
                 else:  # never given out
@@ -289,15 +248,15 @@ class Lane:
         else:
             self._spoil(said)
 
-    def _give(self, sent: _Sent, payload: bytes) -> None:
+    def _give(self, sent: Sent, payload: bytes) -> None:
         """The data that was asked for."""
         took_s = self._done(sent)
         metrics.requests["ok"] += 1
         sent.asker.answered(payload, self.clock.now_us(), took_s)
-        if self._queue:
+        if self._waiting:
             self._next()
 
-    def _done(self, sent: _Sent) -> float:
+    def _done(self, sent: Sent) -> float:
         """A request is over. Returns the seconds that its answer took."""
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
@@ -306,7 +265,7 @@ class Lane:
         self._forget(sent, now_s)
         return took_s
 
-    def _forget(self, sent: _Sent, now_s: float) -> None:
+    def _forget(self, sent: Sent, now_s: float) -> None:
         if len(self._sent) > 1:
             if next(iter(self._sent.values())) is sent:
                 self._oldest_s = now_s  # of the one that is the oldest from now on
@@ -321,7 +280,7 @@ class Lane:
 
     # ---- when it goes wrong
 
-    def _fail(self, sent: _Sent, failure: Failure) -> None:
+    def _fail(self, sent: Sent, failure: Failure) -> None:
         metrics.requests[failure.outcome] += 1
         sent.asker.failed(failure, self.clock.now_us())
 
@@ -364,7 +323,7 @@ class Lane:
         if self._turn is not None and self.framing.transactions and len(self._sent) < OVERDUE:
             self.due_s = min(self.due_s, self._turn_until_s)
 
-    def _overdue(self, turn: _Sent, now_s: float) -> None:
+    def _overdue(self, turn: Sent, now_s: float) -> None:
         """A request kept its turn too long; perhaps because the other side is busy with one before it."""
         if next(iter(self._sent.values())) is not turn:
             return
@@ -373,19 +332,17 @@ class Lane:
         elif not self._expired and now_s >= self._oldest_s + self._turn_until_s - turn.sent_s:
             turn.asker.overdue()
 
-    def _time_out(self, sent: _Sent, now_s: float) -> None:
+    def _time_out(self, sent: Sent, now_s: float) -> None:
         received, wrong, self._silent = self._buffer, self._wrong, self._silent + 1
         self._forget(sent, now_s)
         failure = wrong or Failure("timeout", f"no answer within {sent.timeout_s:g} s")
         if received:
             failure = wrong or self._unusable(received)
         if self.framing.transactions:
-            self._expired[sent.transaction] = None
-            if len(self._expired) > REMEMBERED:
-                del self._expired[next(iter(self._expired))]
+            self._expired.note(sent.transaction)
         else:
             self._buffer = b""
-            self._held[sent.query.unit] = now_s + self._longest_s
+            self._waiting.hold(sent.query.unit, now_s + self._longest_s)
         if self._doubtful(received or wrong):
             self._silent = 0
             self.connection.hang_up()
@@ -414,7 +371,7 @@ class Lane:
         assert self._loop is not None  # noqa: S101
         if is_up:
             self._buffer, self._wrong, self.served, self._sent_before = b"", None, False, self._transaction
-            self._expired.clear()
+            self._expired = Expired()
             if self.settle_s:
                 self._free_s = self._loop.time() + self.settle_s
             self._next()
@@ -423,8 +380,7 @@ class Lane:
         if heir is not None:
             self.hand_over(heir)
             return
-        waiting, self._queue = self._queue, deque()
-        for asker, _, _ in waiting:
+        for asker, _, _ in self._waiting.give_back():
             self._refuse(asker)
 
     def _refuse(self, asker: Asker) -> None:
@@ -437,7 +393,7 @@ class Lane:
         if heir is not None:
             self.hand_over(heir)
             return
-        if self._queue and self._transaction == self._sent_before:  # it was of no use: no use to try again at once
+        if self._waiting and self._transaction == self._sent_before:  # it was of no use: no use to try again at once
             self.connection.back_off(f"connection lost: {why}")
             self._connected(is_up=False)
         else:

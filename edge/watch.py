@@ -6,6 +6,7 @@ Invariant: whoever is in `busy` is told within LOOK_S of its `due_s`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 LOOK_S: Final = 0.02
@@ -21,6 +22,32 @@ class Watched(Protocol):
     def tick(self, now_s: float) -> None:
         """It is due."""
         ...
+
+
+class Alarm:
+    """Calls at a time, the earliest of those that were set."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, at_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Calls at this time of the loop, if not before."""
+        if self._timer is not None:
+            if self._timer.when() <= at_s:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at_s, self._ring)
+
+    def cancel(self) -> None:
+        """Calls no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._call()
 
 
 class Watch:

@@ -117,7 +117,7 @@ async def run(script: list[Step], patience_s: float | None, pause_s: float) -> N
                     await one.over.wait()
         await asyncio.sleep(10)
         assert not lane.waits
-        assert not lane._queue
+        assert not lane._waiting
         assert not lane.watch.busy
         assert lane.watch._timer is None
         lane.close()
