@@ -70,18 +70,13 @@ class Messages:
     @property
     def size(self) -> int:
         """Bytes of the payloads."""
-        each = zip(self.subscriptions, self.payloads, strict=True)
-        return sum([s.rows if not s.is_list else len(payload) // ENTRY_BYTES + 1 for s, payload in each])
+        return sum(map(len, self.payloads))
 
     @property
     def rows(self) -> int:
         """About how many samples they hold."""
-        return sum(
-            [
-                s.rows if not s.is_list else len(p) // ENTRY_BYTES + 1
-                for s, p in zip(self.subscriptions, self.payloads, strict=True)
-            ]
-        )
+        each = zip(self.subscriptions, self.payloads, strict=True)
+        return sum([s.rows if not s.is_list else len(payload) // ENTRY_BYTES + 1 for s, payload in each])
 
 
 @dataclass(slots=True, eq=False)
