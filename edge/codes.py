@@ -30,7 +30,8 @@ class Changes:
     last: dict[str, str]
     """Key of the state → code or text."""
     _code_points: dict[str, Sequence[CodePoint]] = field(default_factory=dict)
-    _places: dict[int, tuple[NameBlock, tuple[tuple[int, CodePoint], ...]]] = field(default_factory=dict)
+    _places: dict[str, dict[int, tuple[NameBlock, tuple[tuple[int, CodePoint], ...]]]] = field(default_factory=dict)
+    """By equipment and id of the block."""
 
     def watch(self, equipment: str, profile: Profile) -> None:
         """Minds an equipment's code points from now on; string points are minded of any equipment."""
@@ -40,10 +41,7 @@ class Changes:
     def forget(self, equipment: str) -> None:
         """The equipment is read no more. Its state stays, for when it comes back."""
         self._code_points.pop(equipment, None)
-        prefix = f"{equipment}/"
-        gone = [key for key, (block, _) in self._places.items() if any(n.startswith(prefix) for n in block.names[:1])]
-        for key in gone:
-            del self._places[key]
+        self._places.pop(equipment, None)
 
     def of_texts(self, texts: Sequence[tuple[str, str, str, int]]) -> tuple[list[Event], dict[str, str]]:
         """The events of (equipment, point, text, time_us) rows, and the state that changed with them."""
@@ -91,12 +89,14 @@ class Changes:
 
     def _in(self, equipment: str, block: NameBlock) -> tuple[tuple[int, CodePoint], ...]:
         """Where in a block the code points are; found once for each block."""
-        known = self._places.get(id(block))
+        blocks = self._places.setdefault(equipment, {})
+        known = blocks.get(id(block))
         if known is None:
             index = {name: place for place, name in enumerate(block.names)}
+            for old in [key for key, (one, _) in blocks.items() if index.keys() == set(one.names)]:
+                del blocks[old]  # read by another plan now
             signals = [(signal_name(equipment, c.point), c) for c in self._code_points.get(equipment, ())]
-            known = (block, tuple((index[name], c) for name, c in signals if name in index))
-            self._places[id(block)] = known
+            known = blocks[id(block)] = (block, tuple((index[name], c) for name, c in signals if name in index))
         return known[1]
 
     def _moves(self, key: str, new: str, changed: dict[str, str]) -> str | None:

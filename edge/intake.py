@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
+
 from edge import metrics
 from edge.codes import Changes
 from edge.columns import RECORD_BYTES, Columns, encode, join
@@ -27,6 +29,10 @@ from telemetry.plant import Equipment
 from telemetry.profile import Point
 from telemetry.wire import Encoded, encode_events
 
+log = structlog.get_logger()
+
+SHOWN: Final = 2_000
+"""Most characters of a reading in the log."""
 RECORD_EVENTS: Final = 100
 """Drivers keep an event below 9 kB (edge.payload_events), so so many about fill a record."""
 LOOK_US: Final = 10_000_000
@@ -87,7 +93,7 @@ class Intake:
         by_source: dict[Source, list[Any]] = {}
         for source, thing in received:
             by_source.setdefault(source, []).append(thing)
-        decoded = [source.decode(things) for source, things in by_source.items()]
+        decoded = [one for source, things in by_source.items() for one in _decoded(source, things)]
         state: dict[str, str] = {}
         raw = join([d.columns for d in decoded])
         self._meet(raw)
@@ -124,11 +130,21 @@ class Intake:
         for equipment, block in zip(columns.equipment, columns.blocks, strict=True):
             one = self._special.get(equipment)
             if one is not None and id(block) not in self._blocks.get(equipment, {}):
+                same = [old for old in self._blocks.get(equipment, {}).values() if set(old.names) == set(block.names)]
                 self._blocks.setdefault(equipment, {})[id(block)] = block
                 # What was read by the plant file before may have a point that the profile no longer has.
                 points = [one.profile.points.get(split_signal(signal)[1]) for signal in block.names]
                 self.counters.add(block, [None if point is None else _wrapping(one, point) for point in points])
                 self.reporter.add(block, [None if point is None else _policy(point) for point in points])
+                for old in same:
+                    self._replace(equipment, old, columns)
+
+    def _replace(self, equipment: str, old: NameBlock, columns: Columns) -> None:
+        """Another block has the same signals, since another plan reads them. Not while some are still of the old one."""
+        if not any(block is old for block in columns.blocks):
+            del self._blocks[equipment][id(old)]
+            self.counters.forget(old)
+            self._left.append(self.reporter.forget(old))
 
     def _thin(self, columns: Columns) -> Columns:
         """Report by exception, where any equipment asks for it."""
@@ -150,6 +166,23 @@ class Intake:
         more, changed = self.changes.of_texts([text for d in decoded for text in d.texts])
         state.update(changed)
         return [*events, *more]
+
+
+def _decoded(source: Source, things: Sequence[Any]) -> list[Decoded]:
+    """What they said. None should be unreadable; one that is must cost only itself, each time it comes.
+
+    Not where the sender keeps it: that source remembers what it decoded, and refuses a message by itself (edge.mqtt_decode).
+    """
+    if source.sender_keeps:
+        return [source.decode(things)]
+    try:
+        return [source.decode(things)]
+    except Exception:
+        if len(things) > 1:
+            return [one for thing in things for one in _decoded(source, [thing])]
+        metrics.UNREADABLE.inc()
+        log.exception("reading set aside: it cannot be decoded", reading=repr(things[0])[:SHOWN])
+        return []
 
 
 def _encoded(events: Sequence[Event]) -> list[Encoded]:

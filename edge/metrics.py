@@ -94,6 +94,9 @@ COMMIT_AGE: Final = Histogram(
 UNJOURNALED: Final = Counter(
     "vigil_edge_samples_unjournaled_total", "Samples read while the spool could not be written and memory was full."
 )
+UNREADABLE: Final = Counter(
+    "vigil_edge_readings_unreadable_total", "Answers of polled devices that could not be decoded, and were left out."
+)
 SPOOL_BYTES: Final = Gauge("vigil_edge_spool_bytes", "Bytes of records in the spool.")
 DROPPED: Final = Gauge(
     "vigil_edge_spool_dropped_samples", "Samples that the spool dropped at its bound, since the start."
