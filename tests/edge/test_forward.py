@@ -35,6 +35,7 @@ class FakeLog:
     at_s: list[float] = field(default_factory=list)
     fail: Callable[[Sequence[OutRecord]], None] = lambda records: None
     producers: int = 0
+    closed: int = 0
 
     async def producer(self) -> FakeLog:
         self.producers += 1
@@ -57,7 +58,8 @@ class FakeLog:
     async def reader(self, group: str, topics: Sequence[str], assignment: Assignment) -> Reader:
         raise NotImplementedError
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self.closed += 1
 
 
 @dataclass
@@ -143,6 +145,8 @@ async def test_while_the_log_is_away_records_wait_and_nothing_is_acknowledged(ri
     assert await rig.forwarder.drain(5)
     assert rig.log.taken == [(1, n) for n in range(5)]
     assert rig.health.waiting_for == {}
+    assert rig.log.producers >= 2, "connected anew"
+    assert rig.log.closed == rig.log.producers - 1, "and let go of before"
 
 
 async def test_a_log_at_its_cap_is_waited_for_and_said(rig: Rig) -> None:

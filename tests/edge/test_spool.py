@@ -230,6 +230,7 @@ def test_keys_of_messages_are_kept_with_their_readings_and_the_oldest_forgotten(
     for start in range(0, len(keys), 1_000):
         spool.journal([], {}, None, b"".join(keys[start : start + 1_000]))
     assert spool.delivered() == keys[-KEYS_MAX:]
+    assert spool._db.execute("SELECT sum(length(value)) FROM delivered").fetchone()[0] <= 16 * KEYS_MAX * 1.2
     with pytest.raises(ValueError, match="16 bytes"):
         spool.journal([event()], {}, None, b"short")
     assert everything(spool) == [], "nothing of that commit is there"
