@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from telemetry.files import check_files, known_profiles
@@ -149,9 +150,15 @@ def test_every_key_tells_its_meaning_while_it_is_typed(made: Any) -> None:
 )
 def test_the_examples_of_the_documents_are_right(page: str, schema: Any, name: str, tmp_path: Path) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 1
+    whole, *parts = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert whole.startswith("# yaml-language-server: $schema=")
     path = tmp_path / name
-    path.write_text(examples[0], encoding="utf-8")
-    assert check_files([path]) == []
-    assert faults(Draft202012Validator(schema()), data_of(path.read_bytes())) == []
+    for part in ["{}", *parts]:  # what the page adds later belongs to the same file
+        path.write_text(yaml.safe_dump(laid_over(yaml.safe_load(whole), yaml.safe_load(part))), encoding="utf-8")
+        assert check_files([path]) == []
+        assert faults(Draft202012Validator(schema()), data_of(path.read_bytes())) == []
+
+
+def laid_over(base: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    both = {key: laid_over(base[key], part[key]) for key in base.keys() & part.keys() if isinstance(base[key], dict)}
+    return base | part | both
