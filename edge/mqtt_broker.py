@@ -124,5 +124,5 @@ def _secret(reference: str | None, key: str, file: str) -> str | None:
     kind, _, name = reference.partition(":")
     try:
         return os.environ[name] if kind == "env" else Path(name).read_text(encoding="utf-8").strip()
-    except (KeyError, OSError) as error:
+    except (KeyError, OSError, UnicodeDecodeError) as error:
         raise ConfigError([Fault(file, 0, key, f"{reference} to be there", type(error).__name__)]) from error

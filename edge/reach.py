@@ -139,7 +139,9 @@ def _tls(address: Address, endpoint: Endpoint, file: str) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=endpoint.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if endpoint.cert_file is not None:
-            context.load_cert_chain(endpoint.cert_file, endpoint.key_file)
+            context.load_cert_chain(
+                endpoint.cert_file, endpoint.key_file, password=lambda: ""
+            )  # never ask at the terminal
     except (OSError, ssl.SSLError) as error:
         found = f"{endpoint.ca_file or 'the system’s'}, {endpoint.cert_file}, {endpoint.key_file}: {error}"
         expected = "ca_file, cert_file and key_file that can be read and belong together"
