@@ -18,6 +18,7 @@ from edge.schedule import Rota
 from telemetry.clock import SystemClock
 from telemetry.plant import Equipment, Plant, PlantFile
 from telemetry.profile import Profile
+from tests.edge.device import Device, silent
 from tests.edge.profiles import NOW_US, TEXT, make_equipment, make_profile
 from tests.fixtures.waiting import until
 
@@ -37,7 +38,7 @@ def devices(n: int, profile: Profile) -> list[Equipment]:
     return [make_equipment(f"e{i}", profile, f"modbus+tcp://127.0.0.1:{1000 + i}/1") for i in range(n)]
 
 
-@dataclass
+@dataclass(eq=False)
 class Driver:
     """Is pushed to, until it fails."""
 
@@ -163,3 +164,47 @@ async def test_a_driver_that_fails_before_anybody_looks_fails_the_service_all_th
     async with asyncio.timeout(5):
         with pytest.raises(RuntimeError, match="no such thing"):
             await kit.fleet.run()
+
+
+async def test_what_is_gone_has_no_turn_and_is_asked_nothing_more_that_waits_in_the_queue() -> None:
+    kit, profile = Kit(), make_profile({"x": {"modbus": {"address": 0}}}, timeout_s=0.5)
+    async with Device(silent) as gateway:
+        both = [make_equipment(f"e{unit}", profile, f"{gateway.url}/{unit}") for unit in (1, 2)]
+        await kit.read(both)
+        for polled in kit.fleet._polled.values():
+            polled.poller.cycle(0)
+        await until(lambda: gateway.asked)
+        [(_, bus)] = kit.fleet._buses.values()
+        await kit.read(both[:1])
+        stays = kit.fleet._polled["e1"].poller
+        assert [member for slot in kit.fleet.rota._slots.values() for member, _ in slot.members] == [stays]
+        await until(lambda: stays.breaker.failures > 0)
+        stays.cycle(0)
+        await until(lambda: len(gateway.asked) >= 2)
+        assert [ask.unit for ask in gateway.asked] == [1, 1], "not unit 2, whose turn it was"
+        assert [made for _, made in kit.fleet._buses.values()] == [bus], "on the same connection"
+        await kit.read(devices(1, profile))
+        assert bus.main._closed, "nobody else is there"
+
+
+async def test_who_listens_to_a_broker_is_made_anew_when_its_equipment_changes_and_only_then() -> None:
+    kit, profile = Kit(), make_profile({"x": {"mqtt": {}}})
+
+    def behind(*names: str) -> list[Equipment]:
+        return [make_equipment(name, profile, f"mqtt://127.0.0.1:1/{name}") for name in names]
+
+    await kit.read(behind("a", "b"))
+    [first] = kit.fleet.pushing
+    await kit.read([*behind("a", "b"), make_equipment("c", profile, "mqtt://127.0.0.1:2/c")])
+    assert kit.fleet.pushing[0] is first
+    await kit.read(behind("a"))
+    [second] = kit.fleet.pushing
+    assert second is not first
+    [task] = kit.fleet._tasks.values()
+    assert not task.done()
+    await kit.read(behind("a", "d"))
+    assert task.cancelled()
+    [third] = kit.fleet.pushing
+    assert third is not second
+    await kit.read(devices(1, profile_of(1)))
+    assert not kit.fleet._tasks
