@@ -175,7 +175,9 @@ async def test_what_is_gone_has_no_turn_and_is_asked_nothing_more_that_waits_in_
             polled.poller.cycle(0)
         await until(lambda: gateway.asked)
         [(_, bus)] = kit.fleet._buses.values()
+        assert bus.shared
         await kit.read(both[:1])
+        assert not bus.shared
         stays = kit.fleet._polled["e1"].poller
         assert [member for slot in kit.fleet.rota._slots.values() for member, _ in slot.members] == [stays]
         await until(lambda: stays.breaker.failures > 0)
