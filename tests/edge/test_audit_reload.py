@@ -210,3 +210,17 @@ async def test_who_listens_to_a_broker_is_made_anew_when_its_equipment_changes_a
     assert third is not second
     await kit.read(devices(1, profile_of(1)))
     assert not kit.fleet._tasks
+
+
+async def test_a_line_rests_as_long_as_the_most_sensitive_of_its_devices_needs() -> None:
+    kit, points = Kit(), {"x": {"modbus": {"address": 0}}}
+    pauses = [{"pause_between_requests_s": 0.02, "pause_after_connect_s": 0.1}, {"pause_after_connect_s": 0.3}, {}]
+    await kit.read(
+        [
+            make_equipment(f"e{n}", make_profile(points, modbus=quirks), f"modbus+tcp://127.0.0.1:9/{n}")
+            for n, quirks in enumerate(pauses)
+        ]
+    )
+    [(_, bus)] = kit.fleet._buses.values()
+    assert bus.side is not None
+    assert [(lane.pause_s, lane.settle_s) for lane in (bus.main, bus.side)] == [(0.02, 0.3)] * 2
