@@ -173,7 +173,11 @@ def decode_heartbeat(value: bytes) -> Heartbeat:
 
 def encode_registry(registry: Registry) -> Encoded:
     """The record of an edge's registry. A large `plant` travels packed (telemetry.packed)."""
-    row = {"edge": registry.edge, "time_us": registry.time_us, "plant": pack(registry.plant)}  # asdict would copy it all
+    row = {
+        "edge": registry.edge,
+        "time_us": registry.time_us,
+        "plant": pack(registry.plant),
+    }  # asdict would copy it all
     return _json(Kind.REGISTRY, 1, row)
 
 
