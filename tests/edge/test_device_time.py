@@ -66,7 +66,7 @@ def test_whatever_a_device_calls_time_is_one_or_none(spelled: Any, zone: str | N
 
 
 def test_the_profile_says_how_time_is_spelled() -> None:
-    points = {"x": {"mqtt": {}}}
+    points: dict[str, dict[str, dict[str, str]]] = {"x": {"mqtt": {}}}
     profile = make_profile(
         points, mqtt={"time_zone": "Asia/Shanghai", "time_format": "%Y/%m/%d %H:%M:%S", "time_path": "head.ts"}
     )

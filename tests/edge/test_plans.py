@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,8 @@ from telemetry.plant import Plant
 from tests.edge.build import make_profile, write_plant
 from vigil.cli import vigil
 
-POINTS = {f"p{i}": {"modbus": {"address": i}} for i in range(20)} | {
+POINTS: dict[str, dict[str, Any]] = {
+    **{f"p{i}": {"modbus": {"address": i}} for i in range(20)},
     "slow": {"modbus": {"address": 40}, "poll_s": 60},
     "said": {"mqtt": {}},
 }
