@@ -53,6 +53,8 @@ class Wire:
 
     write: Callable[[bytes], None]
     reset: Callable[[], None]
+    is_open: Callable[[], bool]
+    """Whether anybody is still there to hear the answer."""
 
 
 async def answer(asked: Asked, wire: Wire, drawn: random.Random) -> None:
@@ -85,7 +87,7 @@ async def answer(asked: Asked, wire: Wire, drawn: random.Random) -> None:
     elif fault == "other-transaction" and asked.transaction >= 0:
         wire.write(asked.frame(_pdu(asked, NEVER), transaction_by=-30_000))
     else:
-        wire.write(asked.frame(_pdu(asked, GOOD)))
+        wire.write(asked.frame(_pdu(asked, GOOD if wire.is_open() else MAYBE)))
 
 
 def _pdu(asked: Asked, status: int) -> bytes:
@@ -128,7 +130,7 @@ class Endpoint:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._open.add(writer)
-        wire = Wire(writer.write, lambda: _reset(writer))
+        wire = Wire(writer.write, lambda: _reset(writer), lambda: writer in self._open and not writer.is_closing())
         try:
             while True:
                 asked = await (self._line_request(reader) if self.line else self._request(reader))
@@ -240,4 +242,4 @@ class Line:
         while True:
             asked = line_request(await self._requests.get(), self.units)
             if asked is not None:
-                await answer(asked, Wire(write, lambda: None), self.drawn)
+                await answer(asked, Wire(write, lambda: None, lambda: self._master == master), self.drawn)
