@@ -10,7 +10,7 @@ import pytest
 
 from edge import metrics
 from edge.breaker import THRESHOLD, Breaker
-from edge.columns import encode, join
+from edge.columns import ROW_BYTES, encode, join
 from edge.policy import Poller, Reachability
 from edge.schedule import LOOK_S, Rota
 from telemetry.arrow_read import decode_samples
@@ -91,6 +91,9 @@ def test_a_block_that_comes_again_is_in_a_record_once() -> None:
     batch = decode_samples(record.value)
     assert list(batch.names) == ["e/p0", "e/p1", "e/p2"]
     assert batch.signal.tolist() == [0, 1, 2] * 3
+    many = columns_of_points("e", 1_000)
+    [one], [ten] = encode(many), encode(join([many] * 10))
+    assert len(ten.value) < len(one.value) + 9 * ROW_BYTES * 1_000 * 1.01
 
 
 def test_a_text_has_the_time_of_its_own_answer_and_what_was_learned_goes_with_its_cycle() -> None:
