@@ -18,7 +18,7 @@ from edge.lane import Watch
 from edge.layouts import Layouts
 from edge.modbus import ModbusDevice, make_device
 from edge.policy import Poller, Reachability
-from edge.schedule import Rota
+from edge.schedule import GRID_S, LONE_GRID_S, Rota
 from telemetry.clock import Clock
 from telemetry.errors import ConfigError, Fault
 from telemetry.plant import Endpoint, Equipment, Plant
@@ -153,7 +153,7 @@ class Fleet:
             spare(new.device.bus, new.endpoint.quirks(new.equipment.profile.modbus))
             if (since_us := silent.get(new.device.equipment)) is not None:
                 new.poller.still_silent(since_us)
-            new.poller.join(self.rota)
+            new.poller.join(self.rota, grid_s=GRID_S if new.device.bus.shared else LONE_GRID_S)
         for key, pushed in self._pushed.items():
             if key not in self._tasks:
                 self._tasks[key] = self._start(pushed.driver)

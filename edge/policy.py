@@ -17,7 +17,7 @@ import structlog
 from edge import metrics
 from edge.breaker import Breaker, State
 from edge.driver import Outcome, PollingDriver, PushingDriver, Put
-from edge.schedule import Rota
+from edge.schedule import GRID_S, Rota
 from telemetry.clock import Clock
 
 log = structlog.get_logger()
@@ -54,10 +54,10 @@ class Poller:
     _overs: dict[int, Callable[[Outcome], None]] = field(default_factory=dict)
     _stopped: bool = False
 
-    def join(self, rota: Rota) -> None:
+    def join(self, rota: Rota, *, grid_s: float = GRID_S) -> None:
         """Takes its turns from now on."""
         for group, interval_s in enumerate(self.driver.intervals_s):
-            rota.add(self, group, name=self.driver.equipment, interval_s=interval_s)
+            rota.add(self, group, name=self.driver.equipment, interval_s=interval_s, grid_s=grid_s)
 
     def still_silent(self, since_us: int) -> None:
         """It was silent before its settings changed, and is told as such until it answers; it is asked at its first turn."""

@@ -19,7 +19,9 @@ from typing import Final, Protocol
 from telemetry.clock import Clock
 
 GRID_S: Final = 0.1
-"""Slots are at least so far apart: a slot of 20 ms costs each answer half as much CPU again (docs/benchmarks.md)."""
+"""Slots are at least so far apart: slots of 20 ms cost each answer half as much CPU again (docs/benchmarks.md)."""
+LONE_GRID_S: Final = 0.25
+"""Of devices that are alone at their endpoint: nobody waits for another's answer."""
 SLOTS_MIN: Final = 4
 """A fleet that polls faster than that has so many slots all the same."""
 LOOK_S: Final = 1.0
@@ -28,9 +30,9 @@ TOGETHER: Final = 8
 """A small fleet has a slot for about so many devices."""
 
 
-def slots_for(devices: int, interval_s: float) -> int:
+def slots_for(devices: int, interval_s: float, *, grid_s: float = GRID_S) -> int:
     """How many slots an interval has for so many devices."""
-    return max(1, min(math.ceil(devices / TOGETHER), max(math.floor(interval_s / GRID_S), SLOTS_MIN)))
+    return max(1, min(math.ceil(devices / TOGETHER), max(math.floor(interval_s / grid_s), SLOTS_MIN)))
 
 
 def phase_of(name: str, interval_s: float, slots: int) -> float:
@@ -94,9 +96,9 @@ class Rota:
     _made: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def add(self, member: Due, group: int, *, name: str, interval_s: float) -> None:
+    def add(self, member: Due, group: int, *, name: str, interval_s: float, grid_s: float = GRID_S) -> None:
         """`member` has a turn every `interval_s` from now on."""
-        phase_s = phase_of(name, interval_s, slots_for(self.devices, interval_s))
+        phase_s = phase_of(name, interval_s, slots_for(self.devices, interval_s, grid_s=grid_s))
         slot = self._slots.get((interval_s, phase_s))
         if slot is None:
             schedule = Schedule(interval_s, self.origin_s + phase_s)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.breaker import Breaker, State
-from edge.schedule import Schedule, phase_of, slots_for
+from edge.schedule import LONE_GRID_S, SLOTS_MIN, Schedule, phase_of, slots_for
 
 
 def test_a_day_of_polls_that_each_take_a_while_ends_where_it_should() -> None:
@@ -90,3 +90,10 @@ def test_the_back_off_doubles_up_to_its_most_and_starts_anew_after_a_success() -
     breaker.succeeded()
     breaker.failed(now, 0)
     assert breaker.retry_s - now == 1.0
+
+
+def test_devices_that_wait_for_no_neighbour_share_wider_slots() -> None:
+    assert slots_for(2000, 1.0) == 10
+    assert slots_for(2000, 1.0, grid_s=LONE_GRID_S) == 4
+    assert slots_for(2000, 0.2, grid_s=LONE_GRID_S) == SLOTS_MIN, "a fast fleet is spread all the same"
+    assert slots_for(16, 1.0) == 2, "a small one is gathered"
