@@ -133,7 +133,9 @@ async def test_devices_that_come_later_are_spread_over_their_interval_and_nobody
     assert member in first.members
     sizes = [len(slot.members) for slot in kit.fleet.rota._slots.values()]
     assert sum(sizes) == 400
-    assert max(sizes) < 400 / 5, "they are not all asked at once"
+    assert max(sizes) < 400 / 3, (
+        "they are not all asked at once, but in four slots, alone at their endpoints as they are"
+    )
 
 
 async def test_layouts_of_profiles_that_nobody_has_any_more_are_forgotten() -> None:
