@@ -42,11 +42,19 @@ def test_an_answer_without_a_row_is_lost_unless_something_explains_it() -> None:
     assert traced([1, 3], [GOOD] * 3).lost == ["e/a 2 at 10.00"]
     assert traced([1, 3], [GOOD] * 3, bad_s=[10.8]).told == 1, "the edge said that it did not come in time"
     assert traced([1, 3], [GOOD] * 3, bad_s=[9.7]).told == 1, "its connection failed while it made up its answer"
-    assert traced([1, 3], [GOOD] * 3, bad_s=[9.5]).lost, "nor is that one of this cycle"
+    assert traced([1, 3], [GOOD] * 3, bad_s=[9.5]).told == 0, "nor is that one of this cycle"
     assert traced([1, 3], [GOOD] * 3, bad_s=[15.0]).lost, "that bad reading is of another cycle"
     assert traced([1, 3], [GOOD] * 3, why=[Excuse(9, 11, "", "edge-kill")]).excused == {"edge-kill": 1}
     assert traced([1, 3], [GOOD] * 3, why=[Excuse(9, 11, "other", "silent")]).lost
     assert traced([1, 3], [GOOD, MAYBE, GOOD]).lost == []
+
+
+def test_an_answer_to_a_failed_probe_is_counted_and_only_few_may_be() -> None:
+    assert traced([1, 4], [GOOD] * 4, bad_s=[5.0]).unreachable == 2, "given up at 5 s, read again at 30 s"
+    assert traced([1, 2, 4], [GOOD] * 4, bad_s=[5.0]).lost == ["e/a 3 at 20.00"], "it was read again at 10 s"
+    verdict = Verdict()
+    verdict.traced("Modbus", traced([1, 4], [GOOD] * 4, bad_s=[5.0]))
+    assert [line for line in verdict.broken if "while unreachable 2" in line]
 
 
 def test_rows_that_are_doubled_or_of_nobody_are_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,6 +60,9 @@ class Traced:
     """Answers without a row, where a bad reading says so: they came too late."""
     twice: int = 0
     """Answers without a row because the same cycle was asked again at once (another connection), and that answer has one."""
+    unreachable: int = 0
+    """Answers without a row while the newest reading is bad: to probes that failed all the same (too late, or the
+    connection was lost). Such silence is told once, by a bad reading, until the device is read again."""
     excused: dict[str, int] = field(default_factory=dict)
     """Answers without a row, by the fault in which they were given."""
     lost: list[str] = field(default_factory=list)
@@ -77,16 +81,18 @@ class Traced:
         self.wrong += int((checks[number[compared] - 1] != stored.check[compared]).sum())
         have = np.zeros(len(given.status), dtype=bool)
         have[number[known] - 1] = True
-        must = given.status == GOOD
+        must, good_s = given.status == GOOD, given.at_s[have]
         self.answers += int(must.sum())
         for place in np.flatnonzero(must & ~have):
             after = have[place + 1 : place + 2]
             if after.any() and given.at_s[place + 1] - given.at_s[place] < AGAIN_S:
                 self.twice += 1
                 continue
-            self._missing(name, int(place) + 1, float(given.at_s[place]), stored, why)
+            self._missing(name, int(place) + 1, float(given.at_s[place]), stored, good_s, why)
 
-    def _missing(self, name: str, number: int, at_s: float, stored: Stored, why: Sequence[Excuse]) -> None:
+    def _missing(
+        self, name: str, number: int, at_s: float, stored: Stored, good_s: Floats, why: Sequence[Excuse]
+    ) -> None:
         excuse = next((e for e in why if e.begin_s <= at_s <= e.end_s and e.name in ("", name)), None)
         if excuse is not None:
             self.excused[excuse.why] = self.excused.get(excuse.why, 0) + 1
@@ -95,7 +101,16 @@ class Traced:
         if at < len(stored.bad_s) and stored.bad_s[at] <= at_s + TOLD_S:
             self.told += 1
             return
+        if _newest(stored.bad_s, at_s) > _newest(good_s, at_s):
+            self.unreachable += 1
+            return
         self.lost.append(f"{name} {number} at {at_s:.2f}")
+
+
+def _newest(times_s: Floats, at_s: float) -> float:
+    """The last one before a time; −∞: none."""
+    place = int(np.searchsorted(times_s, at_s))
+    return float(times_s[place - 1]) if place else -math.inf
 
 
 def falls(totals: Mapping[str, Floats]) -> int:

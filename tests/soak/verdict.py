@@ -20,6 +20,8 @@ WARM_UP: Final = 1 / 6
 DESCRIPTORS: Final = 4
 """More than before the faults: connections beside the first one of a gateway, files of the spool."""
 TASKS: Final = 2
+UNREACHABLE: Final = 0.001
+"""Most of all answers that may find the edge deaf: it asks a device that it gave up rarely, and then hears it."""
 EXECUTOR: Final = min(32, (os.cpu_count() or 1) + 4)
 """Threads that asyncio.to_thread may make in the course of time (concurrent.futures)."""
 ROWS: Final = 400
@@ -104,14 +106,16 @@ class Verdict:
 
     def traced(self, what: str, found: Traced) -> None:
         """Answers and rows."""
-        share = sum(found.excused.values()) + found.told + found.twice
+        share = sum(found.excused.values()) + found.told + found.twice + found.unreachable
         excused = ", ".join(f"{why} {count}" for why, count in sorted(found.excused.items()))
         self.say(f"{what}: answers given, rows with a number", f"{found.answers}, {found.rows}", holds=found.rows > 0)
         for word in ("doubled", "unknown", "wrong"):
             self.say(f"{what}: {word}", getattr(found, word), holds=getattr(found, word) == 0)
         self.say(
             f"{what}: without a row",
-            f"{share}: told as bad {found.told}; asked twice {found.twice}; in faults: {excused or 'none'}",
+            f"{share}: told as bad {found.told}; while unreachable {found.unreachable}; asked twice {found.twice}; "
+            f"in faults: {excused or 'none'}",
+            holds=found.unreachable <= UNREACHABLE * found.answers,
         )
         lost = f"{len(found.lost)}{' such as ' + '; '.join(found.lost[:10]) if found.lost else ''}"
         self.say(f"{what}: without a row or a reason", lost, holds=not found.lost)
