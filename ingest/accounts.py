@@ -1,8 +1,10 @@
 """What the audit's equation needs: the edges' ledger, what they dropped, and what no ledger record covers yet.
 
-Invariant, at every commit: for each (equipment, hour), rows in the table = ledger + unledgered − dead, and what was
-dropped or could not be read is booked under equipment ''. The ledger counts by the edge; unledgered counts only bridge
-the seconds until the ledger record that covers them.
+Invariant, at every commit: for each (equipment, hour), rows in the table = ledger + unledgered − dropped − dead, and what
+could not be read, or was dropped by an edge that did not say of what, is booked under equipment ''. The ledger counts by
+the edge; unledgered counts only bridge the seconds until the ledger record that covers them.
+
+What was dropped of each cell is kept for good, as rows of store.unledgered that no ledger covers (`last_seq` is DROPPED).
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ Cell = tuple[str, int]
 
 NOBODY: Final[Cell] = ("", 0)
 """The cell of samples whose equipment and hour are not known."""
+DROPPED: Final = (1 << 63) - 1
+"""`last_seq` of rows of store.unledgered that say what was dropped. No record has this number."""
 MODULUS: Final = 1 << 64
 _FIRST_US: Final = -62_135_596_800_000_000
 _LAST_US: Final = 253_370_764_800_000_000
@@ -50,6 +54,16 @@ def cells(batch: SampleBatch, dictionary: Dictionary) -> Counter[Cell]:
         for place in np.flatnonzero(found).tolist():
             counts[dictionary.equipments[place], clamped(hour * HOUR_US)] += int(found[place])
     return counts
+
+
+def cells_of(dropped: DroppedRange) -> Mapping[Cell, int]:
+    """Of what its samples were. Nothing where the cells cannot be right: then it is booked as if it had none."""
+    found: Counter[Cell] = Counter()
+    for cell in dropped.cells:
+        if not cell.equipment or cell.samples <= 0:
+            return {}
+        found[cell.equipment, clamped(cell.hour_us)] += cell.samples
+    return found if found.total() <= dropped.samples else {}
 
 
 @dataclass(slots=True)
@@ -73,8 +87,10 @@ class Accounts:
         """A record of drops was accepted."""
         for dropped in ranges:
             self._dropped.append((edge, dropped))
-            counts = {NOBODY: dropped.samples} if dropped.samples else {}
-            self.stored(Identity(edge, dropped.epoch, dropped.last), counts)
+            known = cells_of(dropped)
+            unknown = dropped.samples - sum(known.values())
+            for counts in (known, {NOBODY: unknown} if unknown else {}):
+                self.stored(Identity(edge, dropped.epoch, dropped.last), counts)
 
     async def write(self, connection: Connection) -> None:
         """Books everything. Raises psycopg.Error."""
@@ -101,6 +117,14 @@ class Accounts:
                 [
                     {"edge": edge, "epoch": d.epoch, "first": d.first, "last": d.last, "samples": d.samples}
                     for edge, d in sorted(self._dropped, key=lambda pair: (pair[0], pair[1].epoch, pair[1].first))
+                ],
+            )
+            await cursor.executemany(
+                _BRIDGE,
+                [
+                    (edge, d.epoch, d.first, DROPPED, [e for e, _ in known], [at for _, at in known], [*known.values()])
+                    for edge, d in self._dropped
+                    if (known := cells_of(d))
                 ],
             )
 
@@ -164,13 +188,13 @@ async def _bridge(connection: Connection, key: Key, counts: Sequence[tuple[int, 
         rows.append((*key, min(seqs), max(seqs), *cells_of))
     if rows:
         async with connection.cursor() as cursor:
-            await cursor.executemany(
-                "INSERT INTO store.unledgered (edge, epoch, first_seq, last_seq, equipment, hour_us, samples)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                rows,
-            )
+            await cursor.executemany(_BRIDGE, rows)
 
 
+_BRIDGE: Final = """
+INSERT INTO store.unledgered (edge, epoch, first_seq, last_seq, equipment, hour_us, samples)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
 _ADD: Final = f"""
 INSERT INTO store.ledger AS l (edge, epoch, equipment, hour, samples, checksum)
 VALUES (%(edge)s, %(epoch)s, %(equipment)s, %(hour)s, %(samples)s, %(checksum)s)
