@@ -30,7 +30,7 @@ from telemetry.errors import LogDiscontinuity
 from telemetry.frozen import FrozenWatch
 from telemetry.log.protocol import TELEMETRY, Partition, Reader
 from telemetry.messages import Event
-from telemetry.position import load_positions, verify_continuity
+from telemetry.position import Mark, Position, load_positions, verify_continuity, verify_unchanged
 from telemetry.service import Health
 from telemetry.settings import Settings
 from telemetry.store import INGEST, OWNER, connect
@@ -91,6 +91,7 @@ class Worker:
         self._pending_since_s = 0.0
         self._writing: asyncio.Task[None] | None = None
         self._expected: dict[Partition, int] = {}
+        self._last: dict[Partition, Mark] = {}
         self._stopped: dict[Partition, str] = {}
         self._days: set[int] = set()
         self._committed_s = 0.0
@@ -148,7 +149,7 @@ class Worker:
         starts = {}
         positions = await load_positions(self._side, SERVICE, partitions)
         for partition in partitions:
-            self._expected[partition] = positions[partition].next
+            self._stand(partition, positions[partition])
             try:
                 starts[partition] = await verify_continuity(self._the_reader, partition, positions[partition])
             except LogDiscontinuity as error:
@@ -168,9 +169,16 @@ class Worker:
         self._online.forget_heard()
         for partition in partitions:
             self._expected.pop(partition, None)
+            self._last.pop(partition, None)
             if self._stopped.pop(partition, None) is not None:
                 self._health.found(_named(partition))
         metrics.STOPPED.set(len(self._stopped))
+
+    def _stand(self, partition: Partition, position: Position) -> None:
+        self._expected[partition] = position.next
+        self._last.pop(partition, None)
+        if position.last is not None:
+            self._last[partition] = position.last
 
     @property
     def _the_reader(self) -> Reader:
@@ -265,10 +273,13 @@ class Worker:
         await self._signals.resolve(self._side, dictionaries)
         bounds = bounds_at(self._clock.now_us(), late_bound_days=self._settings.late_bound_days)
         given = batches(readings, self._signals)
-        prepared = await asyncio.to_thread(prepare, given, bounds)
+        expected = {r.record.partition: self._expected[r.record.partition] for r in readings}
+        last = {p: (offset, self._last[p]) for p, offset in expected.items() if p in self._last}
+        prepared, _ = await asyncio.gather(
+            asyncio.to_thread(prepare, given, bounds), verify_unchanged(self._the_reader, last)
+        )
         if prepared.rows:
             await self._ensure_days(prepared.first_us, prepared.last_us)
-        expected = {r.record.partition: self._expected[r.record.partition] for r in readings}
         job = Job(readings, given, prepared, expected, bounds)
         began = time.monotonic()
         try:
@@ -285,6 +296,7 @@ class Worker:
         self._unstored -= len(readings)
         for reading in readings:
             self._expected[reading.record.partition] = reading.record.offset + 1
+            self._last[reading.record.partition] = reading.mark
         self.latest.add(outcome.prepared.latest)
         metrics.count(readings, outcome, seconds=seconds, now_us=time.time_ns() // 1000)
         for letter in outcome.dead:
@@ -342,7 +354,7 @@ class Worker:
             except LogDiscontinuity as error:
                 await self._stop_partition(partition, str(error))
                 continue
-            self._expected[partition] = positions[partition].next
+            self._stand(partition, positions[partition])
             await self._the_reader.seek(partition, start)
             await self._resume_partition(partition)
 
