@@ -65,13 +65,7 @@ class EdgeStream:
         yield self._sent(encode_heartbeat(Heartbeat(self._name, self._now_us, self._equipment, {})))
         slab = self._readings.second()
         self._count(slab)
-        size = self._fleet.record_samples
-        if self._fleet.steps > 1 or size >= len(slab.signal):
-            yield self._samples(self._blocks, slab, slice(None), 0)
-        else:
-            for start in range(0, len(slab.signal), size):
-                part = self._blocks[start // self._fleet.points : (start + size) // self._fleet.points]
-                yield self._samples(part, slab, slice(start, start + size), start)
+        yield from self._cut(slab)
         self._now_us += SECOND_US
         if self._now_us // SECOND_US % LEDGER_EVERY_S == 0:
             yield from self.ledger()
@@ -83,6 +77,18 @@ class EdgeStream:
         entries = tuple(LedgerEntry(*cell, *increment) for cell, increment in self._counted.items())
         self._counted.clear()
         yield self._sent(encode_ledger(Ledger(self._name, self._epoch, self._seq - 1, entries)))
+
+    def _cut(self, slab: Slab) -> Iterator[Sent]:
+        """The records of a second."""
+        size, turn = self._fleet.record_samples, self._fleet.signals_per_edge
+        if size >= turn:
+            yield self._samples(self._blocks, slab, slice(None), 0)
+            return
+        for began in range(0, len(slab.signal), turn):
+            for first in range(0, turn, size):
+                end = min(first + size, turn)
+                part = self._blocks[first // self._fleet.points : end // self._fleet.points]
+                yield self._samples(part, slab, slice(began + first, began + end), first)
 
     def _samples(self, blocks: Any, slab: Slab, part: slice, first: int) -> Sent:
         signal = slab.signal[part] - np.int32(first) if first else slab.signal[part]

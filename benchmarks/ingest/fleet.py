@@ -27,7 +27,7 @@ class Fleet:
     """Signals over edges, and how an edge's second is cut into records.
 
     An edge with fewer signals than `record_samples` reads them so often in a second that a record is full; one with more
-    reads them once a second and makes several records of it, each of other equipment.
+    reads them once a second (or as `rate_hz` says) and makes several records of it, each of other equipment.
     """
 
     signals: int

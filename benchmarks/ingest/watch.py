@@ -86,8 +86,8 @@ class Run:
         return self.samples / self.seconds
 
     def slowest(self, window_s: float = WINDOW_S) -> float:
-        """Samples a second in the slowest stretch of that length, or all of a shorter run."""
-        if self.seconds <= window_s:
+        """Samples a second in the slowest stretch of that length; over all of a run that is not twice as long."""
+        if self.seconds < 2 * window_s:
             return self.per_s
         ends = [at for at, _ in self.stored if at - self.stored[0][0] >= window_s]
         return min((self.at(end) - self.at(end - window_s)) / window_s for end in ends)
@@ -155,7 +155,7 @@ class Watch:
             self._failure = error
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
-        rows = connection.execute(_POSITIONS, (TELEMETRY,)).fetchall()
+        rows = connection.execute(POSITIONS, (TELEMETRY,)).fetchall()
         now, stored = time.monotonic(), self._filled.before(dict(rows))
         run = self.run
         if stored and (not run.stored or stored > run.stored[-1][1]):
@@ -169,4 +169,4 @@ class Watch:
         self.run.peak_mb = max(self.run.peak_mb, sum(resident_mb(pid, "VmHWM:") for pid in self._writers))
 
 
-_POSITIONS: Final = "SELECT partition, next FROM store.log_position WHERE service = 'ingest' AND topic = %s"
+POSITIONS: Final = "SELECT partition, next FROM store.log_position WHERE service = 'ingest' AND topic = %s"
