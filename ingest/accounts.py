@@ -102,7 +102,7 @@ class Accounts:
         through = await _through(connection, keys)
         for ledger in self._ledgers:
             key = (ledger.edge, ledger.epoch)
-            await _book(connection, ledger, whole=ledger.through > through[key])
+            await _book(connection, ledger, known=through[key])
             through[key] = max(through[key], ledger.through)
         for key in keys:
             await _bridge(connection, key, [c for c in self._counts.get(key, ()) if c[0] > through[key]])
@@ -148,8 +148,13 @@ async def _through(connection: Connection, keys: Sequence[Key]) -> dict[Key, int
     return {**dict.fromkeys(keys, -1), **{(edge, epoch): through for edge, epoch, through in await cursor.fetchall()}}
 
 
-async def _book(connection: Connection, ledger: Ledger, *, whole: bool) -> None:
-    """Adds a ledger record. One that covers no more records than before is a part: it counts when the last part comes."""
+async def _book(connection: Connection, ledger: Ledger, *, known: int) -> None:
+    """Adds a ledger record; `known` is what the ledger covered before it.
+
+    One that covers just as much is a part: it counts when the last part comes. One that covers less was overtaken by a
+    later one (partitions changed, a dead letter was replayed): it counts at once.
+    """
+    whole = ledger.through > known
     values = [
         {
             "edge": ledger.edge,
@@ -163,7 +168,7 @@ async def _book(connection: Connection, ledger: Ledger, *, whole: bool) -> None:
     ]
     async with connection.cursor() as cursor:
         if values:
-            await cursor.executemany(_ADD if whole else _ADD_PENDING, values)
+            await cursor.executemany(_ADD if ledger.through != known else _ADD_PENDING, values)
         if not whole:
             return
         key = {"edge": ledger.edge, "epoch": ledger.epoch, "through": ledger.through}
