@@ -66,5 +66,28 @@ def smalls(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"real time to bulk: **{found['ratio']:.2f}** (limit 1.5)"])
 
 
-SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {"latency": latencies, "small": smalls}
+def peers(found: dict[str, Any]) -> str:
+    """Vigil's line and Telegraf's three."""
+    lines = [
+        "| the same rows | M samples/s | CPU s a million | B a sample | lost | doubled |",
+        "|---|---|---|---|---|---|",
+    ]
+    vigil = found["vigil"]
+    audit = vigil.get("audit", {"lost": "", "doubled": ""})
+    rows = [("Vigil", vigil | {name: audit[name] for name in ("lost", "doubled")})]
+    rows += [(name, found[name]) for name in ("telegraf", "killed", "defaults") if name in found]
+    for name, one in rows:
+        speed = f"**{one['per_s'] / 1e6:.2f}**" if "per_s" in one else ""
+        cpu = " · ".join(f"{who} {spent:.2f}" for who, spent in one.get("cpu_s_per_million", {}).items())
+        size = f"{one['bytes_per_sample']:.1f}" if "bytes_per_sample" in one else ""
+        lines.append(f"| {_PEERS.get(name, name)} | {speed} | {cpu} | {size} | {one['lost']:,} | {one['doubled']:,} |")
+    return "\n".join([*lines, *(["", f"Vigil to Telegraf: {found['ratio']:.1f} ×"] if "ratio" in found else [])])
+
+
+_PEERS: Final = {
+    "telegraf": "Telegraf",
+    "killed": "Telegraf, one kill -9 in mid-load",
+    "defaults": "Telegraf, default limits",
+}
+SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {"latency": latencies, "small": smalls, "telegraf": peers}
 """How rows that are no plain throughput are shown."""
