@@ -36,6 +36,8 @@ RETENTION_EVERY_S: Final = 3_600.0
 STOP_WITHIN_S: Final = 2.0
 CLOSE_WITHIN_S: Final = 30.0
 """A reader whose log is away may need that long to let go of its connections; told to stop, it does not get it."""
+PASSING: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
+"""What ails the database and not the data. InternalError: it may only be read, a time-out of its own ended a session."""
 
 
 async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
@@ -60,6 +62,10 @@ async def _migrated(settings: Settings, stop: asyncio.Event, health: Health) -> 
             await wait_until(stop, BACKOFF_FIRST_S)
             continue
         except StoreError as error:
+            if isinstance(error.__cause__, psycopg.InternalError):  # read-only, say: a standby, or a guard of its disk
+                health.missing("store", str(error))
+                await wait_until(stop, BACKOFF_LAST_S)
+                continue
             if not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
                 raise
             log.info("this login may not migrate", expected_version=SCHEMA_VERSION, why=str(error))
@@ -73,7 +79,7 @@ async def _keep_going(settings: Settings, the_log: Log, stop: asyncio.Event, hea
         began = time.monotonic()
         try:
             await _session(settings, the_log, stop, health)
-        except* (OffsetMoved, StoreUnavailable, psycopg.OperationalError, psycopg.InterfaceError, LogError) as group:
+        except* (OffsetMoved, StoreUnavailable, *PASSING, LogError) as group:
             failures = 1 if time.monotonic() - began > HEALTHY_AFTER_S else failures + 1
             _say(first_of(group), health)
         if not stop.is_set():
