@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from ingest.accounts import NOBODY, Accounts, cells
+from ingest.aggregates import note_late
 from ingest.decode import Reading, Refused, read
 from ingest.events import FromEdge, insert_events, upsert_findings
 from ingest.flush import NOTHING, Prepared, batches, prepare
@@ -187,13 +188,16 @@ class _Replay:
     async def _samples(self, reading: Reading, batch: SampleBatch, reason: str | None) -> Prepared:
         """Rows in, books corrected. `reason` None: the record's sequence number is only taken now."""
         await self._signals.resolve(self._side, [batch.names])
-        stored = prepare(batches([reading], self._signals), self._bounds())
+        given = batches([reading], self._signals)
+        stored = prepare(given, self._bounds())
         if stored.rows:
             await self._side.execute(
                 "SELECT store.ensure_sample_partitions(to_timestamp(%s), to_timestamp(%s))",
                 (stored.first_us // 1_000_000, stored.last_us // 1_000_000 + 1),
             )
         await copy_rows(self._connection, stored, direct=False)
+        if stored.rows:
+            await note_late(self._connection, given, first_us=stored.first_us)
         if reading.identity is not None:
             left = _added(stored.dead)
             if reason is None:

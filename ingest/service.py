@@ -14,6 +14,8 @@ from ingest import metrics
 from ingest.latest import rebuild_latest, write_latest
 from ingest.migrate import has_timescale, migrate
 from ingest.online import write_changes
+from ingest.retention import apply_retention
+from ingest.upkeep import keep_up
 from ingest.worker import Worker
 from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError, StoreUnavailable, first_of
 from telemetry.log import open_log
@@ -32,7 +34,6 @@ BACKOFF_LAST_S: Final = 5.0
 HEALTHY_AFTER_S: Final = 10.0
 LATEST_EVERY_S: Final = 0.1
 CHECK_EVERY_S: Final = 1.0
-RETENTION_EVERY_S: Final = 3_600.0
 STOP_WITHIN_S: Final = 2.0
 CLOSE_WITHIN_S: Final = 30.0
 """A reader whose log is away may need that long to let go of its connections; told to stop, it does not get it."""
@@ -91,8 +92,9 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
     await the_log.ensure_topics(TOPICS)
     connection = await connect(settings, INGEST, autocommit=True)
     async with connection, await connect(settings, INGEST, autocommit=True) as side:
-        await _apply_retention(settings, side)
-        worker = Worker(settings, health, connection, side, timescale=await has_timescale(side))
+        timescale = await has_timescale(side)
+        await apply_retention(settings, side)
+        worker = Worker(settings, health, connection, side, timescale=timescale)
         await worker.load()
         reader = await the_log.reader(GROUP, TOPICS, worker)
         health.found("store")
@@ -100,9 +102,11 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
         try:
             async with asyncio.TaskGroup() as group:
                 tending = group.create_task(_tend(settings, worker), name="latest")
+                keeping = group.create_task(keep_up(settings, timescale=timescale), name="upkeep")
                 await _until_stopped(worker.run(reader, stop), stop)
                 await write_latest(side, worker.latest.due(float("inf")))
                 tending.cancel()
+                keeping.cancel()
         finally:
             with suppress(LogError, TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN_S if stop.is_set() else CLOSE_WITHIN_S):
@@ -129,12 +133,12 @@ async def _until_stopped(running: Any, stop: asyncio.Event) -> None:
 
 
 async def _tend(settings: Settings, worker: Worker) -> None:
-    """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, retention, the lag."""
+    """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, the lag."""
     async with await connect(settings, INGEST, autocommit=True) as connection:
         behind = await rebuild_latest(connection)
         if behind:
             log.info("latest rebuilt", signals=behind)
-        checked, retained = time.monotonic(), time.monotonic()
+        checked = time.monotonic()
         while True:
             rows = worker.latest.due(time.monotonic())
             await write_latest(connection, rows)
@@ -143,9 +147,6 @@ async def _tend(settings: Settings, worker: Worker) -> None:
             if time.monotonic() - checked > CHECK_EVERY_S:
                 checked = time.monotonic()
                 await _check(connection, worker)
-            if time.monotonic() - retained > RETENTION_EVERY_S:
-                retained = time.monotonic()
-                await _apply_retention(settings, connection)
 
 
 async def _check(connection: Connection, worker: Worker) -> None:
@@ -154,18 +155,6 @@ async def _check(connection: Connection, worker: Worker) -> None:
     if lag == 0:
         async with connection.transaction():
             await write_changes(connection, await worker.silent(connection))
-
-
-async def _apply_retention(settings: Settings, connection: Connection) -> None:
-    try:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL lock_timeout = '2s'")
-            await connection.execute(
-                "SELECT store.apply_retention(make_interval(secs => %s), make_interval(secs => %s))",
-                (settings.retention_days * 86_400, settings.late_bound_days * 86_400),
-            )
-    except psycopg.errors.LockNotAvailable:
-        log.info("retention waits for its next turn", why="readers are busy")
 
 
 def _say(error: BaseException, health: Health) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg
 
 from ingest.accounts import Accounts, cells
+from ingest.aggregates import note_late
 from ingest.decode import Content, Reading, Refused
 from ingest.events import FromEdge, insert_events, own_event, upsert_findings
 from ingest.flush import Batch, Prepared, prepare
@@ -68,6 +69,8 @@ async def write(connection: Connection, job: Job, *, signals: SignalTable, onlin
         outcome = Outcome(prepared, records=len(fresh), duplicates=len(new) - len(fresh))
         outcome.direct = timescale and prepared.rows_per_signal >= DIRECT_COMPRESS_ROWS
         await copy_rows(connection, prepared, direct=outcome.direct)
+        if prepared.rows and not timescale:
+            await note_late(connection, job.batches, first_us=prepared.first_us)
         await _apply(connection, fresh, outcome, signals=signals, online=online, newest_us=job.bounds.newest_us)
         await _advance(connection, job)
     return outcome
