@@ -20,9 +20,9 @@ from benchmarks.ingest.fleet import Fleet
 from benchmarks.ingest.report import SHOWN, throughputs
 from benchmarks.machine import machine
 
-ROWS = ("throughput", "raw", "writers", "latency", "small", "telegraf")
+ROWS = ("throughput", "raw", "writers", "latency", "small", "telegraf", "embedded")
 FULL_PER_S = 2_000_000
-DEFAULT_S = {"raw": 15.0, "telegraf": 2.5}
+DEFAULT_S = {"raw": 15.0, "telegraf": 2.5, "embedded": 5.0}
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--jitter-us", type=int, default=2_000, help="how late a poll may be")
     parser.add_argument(
-        "--seconds", type=float, help="default: 60; raw 15; telegraf 2.5; latency 15 a phase; small 240"
+        "--seconds", type=float, help="default: 60; raw 15; telegraf 2.5; embedded 5; latency 15 a phase; small 240"
     )
     parser.add_argument("--samples", type=int, help="instead of --seconds")
     parser.add_argument("--rounds", type=int, help="runs of each side; default: 1; raw 5")
@@ -77,6 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         with_raw=arguments.row == "raw",
         background=arguments.background,
         audit=not arguments.no_audit,
+        embedded=arguments.row == "embedded",
     )
     found = telegraf.measure(case) if arguments.row == "telegraf" else throughput.measure(case)
     return {"row": arguments.row, "signals": fleet.signals, "record_samples": fleet.record_samples, **found}

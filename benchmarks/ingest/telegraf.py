@@ -22,7 +22,7 @@ from benchmarks.edge.process import Program
 from benchmarks.edge.telegraf import WHERE, find_telegraf, version_of
 from benchmarks.ingest.lines import lines
 from benchmarks.ingest.throughput import Case, bench, ingested, told
-from benchmarks.ingest.topic import fill, make_topic, servers_of
+from benchmarks.ingest.topic import fill, make_topic
 from benchmarks.ingest.watch import Look, Run, resident_mb, spent_s
 from tests.fixtures.store import StoreServer, execute, fresh_database
 
@@ -59,7 +59,7 @@ class Peer:
             if kill:
                 with self._started(config, f"{name}-again") as program:
                     self._watch(url, run, {"telegraf": program, "postgres": store})
-            return self._figures(url, run, name, costs=not kill)
+            return self._figures(url, run, name, costs=not (kill or defaults))
 
     @contextmanager
     def _database(self, store: StoreServer) -> Iterator[str]:
@@ -132,7 +132,7 @@ def measure(case: Case) -> dict[str, Any]:
         if binary is None:
             told(f"no Telegraf ({WHERE} or PATH): Vigil alone")
             return found
-        servers = servers_of(made.broker)
+        servers = made.servers
         asyncio.run(make_topic(servers, TOPIC, 1))
         filled = fill(servers, lines(case.fleet, made.start_us, made.seconds), 1, topic=TOPIC)
         told(f"lines: {filled.total:,} samples, {filled.bytes / filled.total:.0f} B each, {filled.seconds:.0f} s")
