@@ -335,9 +335,19 @@ async def _ends(
 
 
 async def _stopped(consumer: AIOKafkaConsumer) -> None:
+    """Stops it in a task of its own: aiokafka cancels a fetch that waits for its next try, lets that cancellation out of
+    `stop`, where it looked like ours and ended the service, and leaves its connections open."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=ANSWER_S)
+    finally:
+        stopping.cancel()
+    with suppress(KafkaError, TimeoutError, asyncio.InvalidStateError, asyncio.CancelledError):
+        stopping.result()
+        return
     with suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(ANSWER_S):
-            await consumer.stop()
+            await consumer._client.close()
 
 
 async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
