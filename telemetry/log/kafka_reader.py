@@ -89,6 +89,7 @@ class _Lookup:
         asked = asyncio.ensure_future(self._ask(question))
         self._asking.add(asked)
         asked.add_done_callback(self._asking.discard)
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asked may have gone
         return await asyncio.shield(asked)
 
     async def close(self) -> None:
