@@ -193,7 +193,7 @@ class Group:
         self.busy = False
         device, made = self.device, self.plan
         frame = Frame(device.equipment, made.block, self._payloads, self._times_us)
-        if not self._failures and not self._again:
+        if not self._failures and not self._again and not device.learned.doubtful and not device.learned.tried:
             if self._strikes:
                 self._strikes.clear()
             outcome = Outcome(made.layout, frame, len(made.layout.points), len(made.queries), 0, begun_s=self._begun_s)
@@ -239,6 +239,9 @@ class Group:
                 self._strikes[request] = self._strikes.get(request, 0) + 1
                 if self._strikes[request] >= STRIKES:
                     changed |= learned.shorten(request)
+        if not changed and (learned.doubtful or learned.tried):
+            answered = [r for r, payload in zip(self.plan.requests, self._payloads, strict=True) if payload is not None]
+            changed = learned.doubt(answered, self.points, all_known=not tried)
         return changed
 
     def _short_is_answered(self) -> bool:
