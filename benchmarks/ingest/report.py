@@ -28,7 +28,10 @@ def _line(row: str, found: dict[str, Any], side: dict[str, Any]) -> str:
     if "rss_mb" in side:
         memory = f"{side['rss_mb']:.0f} · {side['peak_mb']:.0f} MiB · {side['slope_mb_per_min']:+.0f} MiB/min"
     audit = side.get("audit")
-    verdict = f"lost {audit['lost']}, doubled {audit['doubled']}" if audit else ""
+    verdict = ""
+    if audit:
+        same = f"{audit['checksums_same']:,} of {audit['cells']:,} checksums the same"
+        verdict = f"lost {audit['lost']}, doubled {audit['doubled']}; {same}"
     return (
         f"| {row} | {found['signals']:,} · {found['record_samples']:,} | **{side['per_s'] / 1e6:.2f}** | {slowest} | {cpu} "
         f"| {side['bytes_per_sample']:.1f} | {side['flush_rows']:,.0f} | {memory} | {verdict} |"
