@@ -21,8 +21,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from edge import metrics
-from edge.columns import NOTHING
-from edge.driver import Source
+from edge.driver import Decoded, Source
 from edge.intake import Intake, Prepared
 from edge.losses import Losses, losses_of
 from edge.own import Own, OwnThing
@@ -152,11 +151,12 @@ class Journal:
         def done() -> None:
             loop.call_soon_threadsafe(_finish, future, None)
 
-        held = NOTHING
+        held = Decoded()
         if last:
             await self.flush()  # what still waits is held back as well
             held = await self.call(lambda _: self.intake.held())
-        self._put(self._own, OwnThing(columns=held, done=done), len(held), urgent=True)
+        thing = OwnThing(columns=held.thinned, state=held.state, done=done)
+        self._put(self._own, thing, len(held.thinned), urgent=True)
         async with asyncio.timeout(FLUSH_S):
             await future
 
@@ -273,7 +273,8 @@ class Journal:
         for call in calls:
             call()
         if taken:
-            self._prepared, self._prepared_rows = self.intake.prepare(taken), rows
+            apart = self._parked is not None or (self.spool.refuses and all(s.sender_keeps for s, _ in taken))
+            self._prepared, self._prepared_rows = self.intake.prepare(taken, apart=apart), rows
         if self._prepared is not None and wait <= 0 and not self._commit(self._prepared) and self._closing:
             return False
         return not over

@@ -14,9 +14,8 @@ from edge.journal import Journal
 from edge.service import run
 from edge.spool import Spool
 from telemetry.messages import Event, Kind
-from telemetry.service import Health
 from tests.edge.build import NOW_US, columns_of_points
-from tests.edge.running import plant_of, read_log
+from tests.edge.running import Recorded, plant_of, read_log
 from tests.edge.sources import Given, Thing, journal_in
 from tests.edge.test_mqtt import Publisher
 from tests.fixtures.mosquitto import Mosquitto
@@ -150,10 +149,9 @@ async def test_through_a_real_broker_nothing_that_it_was_told_is_kept_is_missing
     settings = plant_of(tmp_path, f"{mosquitto.url}/plant/1").model_copy(
         update={"spool_max_bytes": 100_000, "spool_policy": "newest", "log": "kafka://127.0.0.1:1"}
     )
-    stop, health = asyncio.Event(), Health("edge")
+    stop, health = asyncio.Event(), Recorded("edge")
     edge = asyncio.create_task(run(settings, stop, health))
-    await until(lambda: mosquitto.url in health.waiting_for)
-    await until(lambda: mosquitto.url not in health.waiting_for)
+    await until(lambda: mosquitto.url in health.were_found)
     device = Publisher(mosquitto)
     for n in range(600):
         device.say("plant/1/state", {"time": f"2026-11-01T00:00:00.{n:03}Z", "values": {"x": n}})
@@ -161,8 +159,8 @@ async def test_through_a_real_broker_nothing_that_it_was_told_is_kept_is_missing
     stop.set()
     await edge
     settings = settings.model_copy(update={"log": "embedded:"})
-    stop, health = asyncio.Event(), Health("edge")
-    edge = asyncio.create_task(run(settings, stop, health))
+    stop = asyncio.Event()
+    edge = asyncio.create_task(run(settings, stop, Recorded("edge")))
     async with asyncio.timeout(20):
         while len((await read_log(settings)).of("e1/x")) < 600:
             pass
