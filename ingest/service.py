@@ -22,7 +22,7 @@ from telemetry.log import open_log
 from telemetry.log.protocol import TOPICS, Log
 from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
-from telemetry.store import INGEST, SCHEMA_VERSION, connect, wait_for_schema
+from telemetry.store import INGEST, SCHEMA_VERSION, connect, schema_version, too_new, wait_for_schema
 
 log = structlog.get_logger()
 
@@ -92,6 +92,7 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
     await the_log.ensure_topics(TOPICS)
     connection = await connect(settings, INGEST, autocommit=True)
     async with connection, await connect(settings, INGEST, autocommit=True) as side:
+        await _refuse_newer(side)
         timescale = await has_timescale(side)
         await apply_retention(settings, side)
         worker = Worker(settings, health, connection, side, timescale=timescale)
@@ -111,6 +112,13 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
             with suppress(LogError, TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN_S if stop.is_set() else CLOSE_WITHIN_S):
                     await reader.close()
+
+
+async def _refuse_newer(connection: Connection) -> None:
+    """Raises StoreError where a newer Vigil has migrated the database while this one ran."""
+    found = await schema_version(connection)
+    if found > SCHEMA_VERSION:
+        raise StoreError(too_new(found))
 
 
 async def _until_stopped(running: Any, stop: asyncio.Event) -> None:
