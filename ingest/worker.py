@@ -58,6 +58,9 @@ RECHECK_S: Final = 5.0
 POISON: Final = (
     psycopg.DataError,
     psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # of class 54 and so no DataError: a name longer than an index takes, say
+    psycopg.errors.StatementTooComplex,
+    RecursionError,
     TypeError,
     ValueError,
     LookupError,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import secrets
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from ingest.audit import audit
 from ingest.transaction import Job, Outcome
 from telemetry import wire
 from telemetry.log.protocol import OutRecord
-from telemetry.messages import Kind, Registry
+from telemetry.messages import Event, Kind, Registry
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
@@ -53,6 +55,34 @@ def poison(edge: Edge) -> OutRecord:
 def unreadable(edge: Edge) -> OutRecord:
     value = b'{"edge": "edge-1", "time_us": "noon", "equipments": ["a"], "unreachable": {}}'
     return edge.record(wire.Encoded(Kind.HEARTBEAT, 1, zlib.crc32(value), value))
+
+
+def nested_event(depth: int) -> wire.Encoded:
+    """An event whose attributes are an object in an object, `depth` times: more than a writer in Python can make."""
+    value = (
+        b'[{"equipment":"a","time_us":1,"scheme":"x","code":"y","on":true,"attributes":'
+        + b'{"a":' * depth
+        + b"1"
+        + b"}" * depth
+        + b"}]"
+    )
+    return wire.Encoded(Kind.EVENTS, 1, zlib.crc32(value), value)
+
+
+def area(name: Any) -> dict[str, Any]:
+    return {"id": name, "level": "city", "name": {"zh": "x", "en": "x"}, "parent": None}
+
+
+def registry(*areas: dict[str, Any]) -> wire.Encoded:
+    return wire.encode_registry(Registry("edge-1", now_us(), {"areas": list(areas)}))
+
+
+def event(equipment: str) -> wire.Encoded:
+    return wire.encode_events([Event(equipment, now_us(), "x", "y", True, {})])
+
+
+LONG = "".join(f"{n:05d}" for n in range(2_000)) + secrets.token_hex(20_000)
+"""Longer than any index of PostgreSQL takes, and not to be compressed."""
 
 
 async def stored_with(
@@ -125,3 +155,26 @@ async def test_a_record_that_no_worker_can_apply_is_set_aside_whole_with_its_sou
     headers = {name: text.decode() for name, text in bad.headers.items()}
     source = ("vigil.telemetry", 0, 1, "edge-1", edge.epoch, 1, "content")
     assert rows == [(*source, bad.key, bad.value, headers)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "content"),
+    [
+        ("a name that is an object", lambda: registry(area({"x": 1}))),
+        ("a name longer than an index takes", lambda: registry(area(LONG))),
+        ("a name with NUL", lambda: registry(area("a\0b"))),
+        ("a level that nobody has heard of", lambda: registry(area("a") | {"level": "moon"})),
+        ("a number beyond 64 bits", lambda: registry(area("a") | {"parent": 2**63})),
+        ("equipment with a name longer than an index takes", lambda: event(LONG)),
+        ("attributes nested deeper than Python goes", lambda: nested_event(1_000)),
+    ],
+)
+async def test_whatever_a_record_says_it_is_set_aside_and_the_next_goes_in(
+    plain_store: Settings, rule: str, content: Callable[[], wire.Encoded]
+) -> None:
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        records = [edge.record(content()), edge.samples(batch(["a/x"], samples=3)), edge.ledger()]
+        letters = await stored_with(plain_store, edge, records, letters=1)
+    assert [seq for _, seq, _ in letters] == [0], rule
+    assert (await audit(plain_store)).clean

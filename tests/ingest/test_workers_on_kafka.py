@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,14 +174,19 @@ async def test_a_worker_frozen_in_mid_copy_is_fenced_when_it_wakes_after_its_par
 def freeze_in_mid_copy(workers: Workers, name: str, store: Settings) -> None:
     """Stops a worker again and again until it is caught with rows sent, and more to send."""
     with psycopg.connect(store.store, autocommit=True) as connection:
-        for _ in range(20_000):
+
+        def frozen() -> bool:
             if connection.execute(COPYING).fetchone() is None:
-                continue
+                return False
             workers.signal(name, signal.SIGSTOP)
             if caught(connection):
-                return
+                return True
             workers.signal(name, signal.SIGCONT)
-    raise AssertionError(f"never caught in mid-COPY: {workers.words(name).read_text()[-1000:]}")
+            return False
+
+        give_up = time.monotonic() + 60
+        while not frozen():  # without a pause: a COPY takes a tenth of a second
+            assert time.monotonic() < give_up, f"never caught in mid-COPY: {workers.words(name).read_text()[-1000:]}"
 
 
 def caught(connection: psycopg.Connection) -> bool:
