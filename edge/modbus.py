@@ -37,7 +37,6 @@ STRIKES: Final = 2
 REFUSED_S: Final = 60.0
 """A point that the device refuses is asked for again so often: it may have been updated."""
 _REFUSALS: Final = frozenset({2, 3})
-_NOT_ITS_FAULT: Final = frozenset({"reset", "refused"})
 _NOT_TRIED: Final = Failure("not-tried", "")
 _REFUSED: Final = Failure("refused-point", "refused by the device, asked again every minute", BAD_CONFIG)
 
@@ -126,8 +125,8 @@ class Group:
         if failure.answered:
             self._silent = 0
         else:
-            if failure.outcome not in _NOT_ITS_FAULT:
-                device.bus.accuse(device.unit)
+            if failure.outcome != "refused":
+                device.bus.accuse(device.unit, failure.outcome)
             self._silent += 1
         if self._at < 0:
             self._probed, self._at = failure.answered, 0
