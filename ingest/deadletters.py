@@ -26,6 +26,7 @@ from ingest.register import apply_registry
 from ingest.signals import SignalTable
 from ingest.transaction import SERVICE, copy_rows
 from ingest.validate import Bounds, bounds_at
+from ingest.worker import POISON
 from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.log.protocol import InRecord, Partition
@@ -139,8 +140,8 @@ class _Replay:
         except _StillRefused as error:
             report.refused[number] = str(error)
             return
-        except (psycopg.DataError, psycopg.IntegrityError, TypeError, ValueError, LookupError) as error:
-            report.refused[number] = f"content: {error}"
+        except POISON as error:  # one such letter does not keep the others out
+            report.refused[number] = f"content: {type(error).__name__}: {error}"
             return
         report.replayed.append(number)
         report.rows += stored.rows
