@@ -18,7 +18,7 @@ from edge import metrics
 from edge.codes import Changes, make_changes
 from edge.columns import RECORD_BYTES, Columns, encode, join
 from edge.counters import Counters, Wrapping
-from edge.driver import Decoded, Source
+from edge.driver import UNREADABLE, Decoded, Source
 from edge.held import held_equipment, held_key, read_held, spell_held
 from edge.ledger import Increments, count
 from edge.provisional import Provisional, provisional_events, provisional_samples
@@ -216,7 +216,7 @@ def _decoded(source: Source, things: Sequence[Any]) -> list[Decoded]:
         return [source.decode(things)]
     try:
         return [source.decode(things)]
-    except Exception:
+    except UNREADABLE:
         if len(things) > 1:
             return [one for thing in things for one in _decoded(source, [thing])]
         metrics.UNREADABLE.inc()

@@ -27,6 +27,7 @@ from edge.losses import Losses, losses_of
 from edge.own import Own, OwnThing
 from edge.spool import Spool
 from edge.spool_bounds import NoRoom
+from edge.thread import start_thread
 from telemetry.messages import Event
 from telemetry.wire import Encoded
 
@@ -95,8 +96,7 @@ class Journal:
         """Starts the thread; to be called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._failed = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("spool", self._run, self._ended)
 
     async def failed(self) -> None:
         """Waits until the thread fails, and raises what it failed with. To be run as a task of the service."""
@@ -245,6 +245,10 @@ class Journal:
             return []
         return [(self._own, OwnThing(left.events, state=left.state), 0)]
 
+    def _ended(self, error: Exception | None) -> None:
+        if error is not None and self._failed is not None:
+            _fail(self._failed, error)
+
     # ---- on the thread
 
     def _run(self) -> None:
@@ -254,10 +258,6 @@ class Journal:
             self.spool.settle()
         except sqlite3.OperationalError as error:
             log.warning("spool closed without settling", why=str(error), samples_not_journaled=self._rows)
-        except Exception as error:
-            assert self._loop is not None  # noqa: S101
-            assert self._failed is not None  # noqa: S101
-            self._loop.call_soon_threadsafe(_fail, self._failed, error)
 
     def _turn(self) -> bool:
         """Waits for work and does it. False when there is no more to come."""

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from edge.ledger import Increments, add
 from edge.provisional import Provisional, Released
-from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Policy, Whole, class_of
+from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Mark, Policy, Whole, class_of
 from edge.spool_clock import SpoolClock, first_age_s
 from edge.spool_dropped import Dropped
-from edge.spool_file import lock, make_room, open_file
+from edge.spool_file import lock, make_room, open_file, roll_back
 from edge.spool_keys import Keys
 from edge.spool_ledger import Cells, SpoolLedger
 from edge.spool_read import SpoolReader
@@ -68,12 +68,11 @@ class Spool:
         self.stamps = stamps or machine_stamps(SystemClock())
         self._at = at
         self._lock = lock(path.with_suffix(".lock"))
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self._lock)
             first_s = first_age_s(self.stamps)
             self._db, self.lost_file = open_file(path, aside=f"unreadable-{epoch:016x}", at_s=first_s)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            undo.pop_all()
         self.tail = Tail(tail_bytes)
         self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)
         self._dropped = Dropped(self._db)
@@ -256,7 +255,8 @@ class Spool:
         self._made, self._counted, self._staged = [], {}, []
         self._at_s = self._clock.age_s
         self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._undo, seq, position, mark)
             self._forget()
             yield
             went = self._bounds.keep(self._at_s, whole=whole)
@@ -264,21 +264,22 @@ class Spool:
                 self._ledger.commit(self.seq - 1, self._counted, wall_us=self._clock.wall_us(), at_s=self._at_s)
             self._at("before commit")
             self._db.execute("COMMIT")
-        except BaseException:
-            self.seq, self._position = seq, position
-            self._bounds.restore(mark)
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            make_room(self._db)
-            self._clock.count_held()
-            self._keys.load()
-            raise
+            undo.pop_all()
         self.tail.forget()
         self.tail.push([record for record in self._made if record.position not in went])
         for follow in self._staged:
             follow()
         self._ledger.committed(self._counted)
         self._at("after commit")
+
+    def _undo(self, seq: int, position: int, mark: Mark) -> None:
+        """Memory as it was before a transaction that failed, and the disk."""
+        self.seq, self._position = seq, position
+        self._bounds.restore(mark)
+        roll_back(self._db)
+        make_room(self._db)
+        self._clock.count_held()
+        self._keys.load()
 
     def _insert(self, record: Encoded) -> Identity:
         identity = Identity(self.edge, self.epoch, self.seq)
