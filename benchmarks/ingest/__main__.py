@@ -53,6 +53,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, help="instead of --seconds")
     parser.add_argument("--rounds", type=int, help="runs of each side; default: 1; raw 5")
     parser.add_argument("--most", type=int, default=2_500_000, help="latency: samples a second that are prepared for")
+    parser.add_argument(
+        "--window", type=int, help="latency: samples on their way; default: 2 M, 8 M from 100,000 signals on"
+    )
     parser.add_argument("--background", action="store_true", help="TimescaleDB's own jobs run as well")
     parser.add_argument("--no-audit", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -66,7 +69,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.signals, edges, arguments.record_samples, jitter_us=arguments.jitter_us, rate_hz=arguments.rate_hz
     )
     if arguments.row == "latency":
-        return latency.measure(fleet, arguments.seconds or 15.0, most_per_s=arguments.most)
+        window = arguments.window or (8_000_000 if fleet.signals >= 100_000 else 2_000_000)
+        return latency.measure(latency.Load(fleet, arguments.seconds or 15.0, arguments.most, window))
     if arguments.row == "small":
         return small.measure(arguments.seconds or 240.0)
     case = throughput.Case(

@@ -41,11 +41,11 @@ def _line(row: str, found: dict[str, Any], side: dict[str, Any]) -> str:
 def latencies(found: dict[str, Any]) -> str:
     """A table with one line a phase. Ingest's own quantiles are of its histogram's buckets, of a flush's oldest record."""
     lines = [
-        "| row | signals · record | stored, samples/s | p50 | p99 | worst | ingest's own p50 · p99 |",
+        "| row | signals · record | samples/s | p50 | p99 | worst | ingest's own p50 · p99 |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| latency, {one['phase']} | {one['signals']:,} · {one['record_samples']:,} | {one['stored_per_s']:,} "
+        f"| latency, {one['phase']} | {one['signals']:,} · {one['record_samples']:,} | {one['offered_per_s'] or one['stored_per_s']:,} "
         f"| {one['p50_s'] * 1e3:,.0f} ms | **{one['p99_s'] * 1e3:,.0f} ms** | {one['worst_s'] * 1e3:,.0f} ms "
         f"| {one['own_p50_s'] * 1e3:,.0f} · {one['own_p99_s'] * 1e3:,.0f} ms |"
         for one in found["phases"]

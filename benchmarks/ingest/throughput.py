@@ -165,6 +165,7 @@ def figures(run: Run, url: str, scraped: Sequence[dict[str, float]]) -> dict[str
         "bytes_per_sample": round(size / rows, 2),
         "flushes": {how: int(n) for how, n in flushes.items()},
         "flush_rows": round(rows / max(sum(flushes.values()), 1)),
+        "database": run.shares(),
         "rss_mb": round(run.looks[-1].resident_mb),
         "peak_mb": round(run.peak_mb),
         "slope_mb_per_min": round(run.memory_slope(), 1),
@@ -192,7 +193,7 @@ def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in runs[-1].items():
         given = [run[name] for run in runs if name in run]
-        if isinstance(value, dict) and name != "audit":
+        if isinstance(value, dict) and name not in ("audit", "database"):
             result[name] = medians(given)
         elif isinstance(value, (int, float)) and not math.isnan(value):
             result[name] = statistics.median(given)
@@ -206,6 +207,8 @@ def shown(found: dict[str, Any]) -> str:
     cpu = " ".join(f"{who} {spent:.3f}" for who, spent in found["cpu_s_per_million"].items())
     told = f"{found['per_s'] / 1e6:.3f} M/s over {found['seconds']:.1f} s; CPU s a million: {cpu}; "
     told += f"{found['bytes_per_sample']:.2f} B a sample; flushes of {found['flush_rows']:,.0f}"
+    if "database" in found:
+        told += "; database " + ", ".join(f"{what} {share:.0%}" for what, share in found["database"].items())
     if "audit" in found:
         audit = found["audit"]
         told += f"; audit lost {audit['lost']}, doubled {audit['doubled']}, clean {audit['clean']}"
