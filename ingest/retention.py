@@ -57,12 +57,15 @@ async def apply_retention(settings: Settings, connection: Connection) -> None:
         log.info("retention waits for its next turn", why="readers are busy")
 
 
-async def prune(settings: Settings, connection: Connection) -> int:
-    """Everything else, in small transactions. Returns how many rows went. Connection: autocommit. Raises psycopg.Error."""
+async def prune(settings: Settings, connection: Connection, *, rows: int = PRUNE_ROWS) -> int:
+    """Everything else, up to `rows` of a class in a transaction. Returns how many rows went.
+
+    Connection: autocommit. Raises psycopg.Error.
+    """
     total = 0
     at = time_of(settings.the_clock.now_us())
     for _ in range(PRUNE_ROUNDS):
-        cursor = await connection.execute("SELECT store.prune(%s, %s, %s)", (Jsonb(kept(settings)), at, PRUNE_ROWS))
+        cursor = await connection.execute("SELECT store.prune(%s, %s, %s)", (Jsonb(kept(settings)), at, rows))
         row = await cursor.fetchone()
         deleted = int(row[0]) if row else 0
         total += deleted
