@@ -6,7 +6,8 @@ delays nobody; where it has only one line behind it, it costs no more than befor
 with that, a unit that answers is asked on it: an endpoint that refuses it, never serves it, or closes the first one for
 it is asked on one connection only. A unit that cost a connection (reset it, or said what cannot be its answer) is asked
 alone until it has answered a few times, on that other connection where there is one. On a serial line there is one
-queue, and a unit that did not answer lately is waited for no longer than it used to take, or the others do.
+queue, and a unit that did not answer lately is waited for no longer than it used to take (also where that was longer
+than it was waited for), or the others do; all such units together have no more than a share of the line's time.
 
 Invariant: the requests of a cycle are asked one after another, on whichever lane its unit belongs to at the time.
 """
@@ -43,6 +44,8 @@ CLOSED_IN_A_ROW: Final = 8
 ALONE_S: Final = 300.0
 """An endpoint that serves one connection only is tried with a second one again so often."""
 FULL_PROBE: Final = 6
+PROBING_S: Final = 20.0
+"""Units that do not answer may take their share of so much of the line's time at once."""
 WITNESS: Final = 4.0
 """Patience, in that of others, with a unit that is asked to see whether a connection is served."""
 FRAMES_BYTES: Final = 13
@@ -153,9 +156,20 @@ class Bus:
     """Unit → how long its last answer took."""
     _probes: dict[int, int] = field(default_factory=dict)
     """Unit → probes since it last answered."""
+    probe_share: float = 1.0
+    """Of a line's time, what units that did not answer lately may take. 0 < share ≤ 1."""
+    _probing_s: dict[int, float] = field(default_factory=dict)
+    """Unit → what its probe under way may take."""
+    _spent_s: float = 0.0
+    """What probes took of the line's time above their share of it, at `_spent_at_s`."""
+    _spent_at_s: float = 0.0
 
     def __post_init__(self) -> None:
-        known = Ties(last_heard_s=self._last_heard_s, tolerance=lambda: CLOSED_IN_A_ROW if self.shared else 1)
+        known = Ties(
+            came_late=self._came_late,
+            last_heard_s=self._last_heard_s,
+            tolerance=lambda: CLOSED_IN_A_ROW if self.shared else 1,
+        )
         self.main.ties = known
         if self.side is not None:
             known = replace(known, renewable=self._serves_more)
@@ -178,9 +192,27 @@ class Bus:
         """
         patience_s = self.usual.patience_s
         tried = self._probes[unit] = self._probes.get(unit, 0) + 1
-        if patience_s is None or tried % FULL_PROBE == 0:
-            return timeout_s
-        return min(timeout_s, max(patience_s, GRACE * self._took_s.get(unit, 0.0)))
+        if patience_s is not None and tried % FULL_PROBE:
+            timeout_s = min(timeout_s, max(patience_s, GRACE * self._took_s.get(unit, 0.0)))
+        self._probing_s[unit] = timeout_s
+        self._spend(timeout_s)
+        return timeout_s
+
+    def may_probe(self) -> bool:
+        """Whether the line has time for a unit that has not answered lately."""
+        if self.side is not None or not self.shared:
+            return True
+        self._spend(0.0)
+        return self._spent_s <= self.probe_share * PROBING_S
+
+    def _spend(self, seconds: float) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._spent_s = max(self._spent_s - self.probe_share * (now_s - self._spent_at_s), 0.0) + seconds
+        self._spent_at_s = now_s
+
+    def _came_late(self, unit: int, took_s: float) -> None:
+        """A unit is alive, but slower than it was waited for: next time it is given so long."""
+        self._took_s[unit] = took_s
 
     def _goes_round(self, side: Lane, asker: Asker, query: Query, timeout_s: float) -> bool:
         """Asks on the side lane, if that is the way: for a suspect, or to see whether the lane is served."""
@@ -276,6 +308,7 @@ class Bus:
         self._took_s[unit] = took_s
         if self._probes:
             self._probes.pop(unit, None)
+            self._spent_s -= self._probing_s.pop(unit, 0.0)  # it answers: no time was lost
         if self._spoilers:
             self._trust(unit)
         brisk = self._suspects.get(unit)
@@ -341,7 +374,7 @@ def make_bus(address: Address, endpoint: Endpoint, clock: Clock, watch: Watch, *
     usual = Usual()
     main = Lane(reach, framing, clock, watch, patience_s=lambda: usual.patience_s)
     side = Lane(reach, framing, clock, watch, patience_s=lambda: usual.patience_s) if framing.transactions else None
-    return Bus(main, usual, side)
+    return Bus(main, usual, side, probe_share=endpoint.probe_share)
 
 
 def spare(bus: Bus, quirks: ModbusDefaults) -> None:

@@ -73,6 +73,8 @@ class Lane:
     _oldest_s: float = 0.0
     _transaction: int = 0
     _expired: Expired = field(default_factory=Expired)
+    _late: dict[int, Sent] = field(default_factory=dict)
+    """Unit on a line → its request that timed out last, until it is asked again."""
     _longest_s: float = 0.0
     """The longest time-out so far: how late an answer may still come."""
     _wrong: Failure | None = None
@@ -204,6 +206,7 @@ class Lane:
         self._turn_until_s = now_s + (timeout_s if patience_s is None else min(patience_s, timeout_s))
         if not self.framing.transactions:
             self._buffer = b""
+            self._late.pop(query.unit, None)
         self._wrong = None
         asker.sent()
         self.connection.transport.write(self.framing.request(query, number))
@@ -233,6 +236,8 @@ class Lane:
             self._spoil(Failure("unusable", str(error)))
             return
         if not self.framing.transactions:
+            if self._late:
+                answers = [answer for answer in answers if not self._came_late(answer)]
             if turn is None:
                 self._buffer = b""
                 return
@@ -242,6 +247,17 @@ class Lane:
             # Without transactions, what came before a request left must not be taken for its answer.
             if self.connection.transport is not None and (self.framing.transactions or self._turn is turn):
                 self._take(answer)
+
+    def _came_late(self, answer: Answer) -> bool:
+        """Whether an answer on a line is the late one of a request that timed out, whose unit is not asked meanwhile."""
+        sent = self._late.get(answer.unit)
+        said = None if sent is None else judge(answer, sent.query)
+        if sent is None or not (isinstance(said, bytes) or (said is not None and said.answered)):
+            return False
+        assert self._loop is not None  # noqa: S101
+        self.ties.came_late(answer.unit, self._loop.time() - sent.sent_s)
+        del self._late[answer.unit]
+        return True
 
     def _take(self, answer: Answer) -> None:
         """Gives an answer to whoever asked."""
@@ -367,6 +383,7 @@ class Lane:
         else:
             self._buffer = b""
             self._waiting.hold(sent.query.unit, now_s + self._longest_s)
+            self._late[sent.query.unit] = sent
         if self._doubtful(received or wrong):
             self._silent = 0
             self.connection.hang_up()

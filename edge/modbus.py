@@ -285,6 +285,8 @@ class ModbusDevice:
 
     def begin(self, group: int, done: Callable[[Outcome], None], *, probe: bool = False) -> bool:
         """See PollingDriver."""
+        if probe and not self.bus.may_probe():
+            return False
         return self.groups[group].begin(done, probe=probe)
 
     def unreadable(self, time_us: int) -> list[tuple[Source, Any, int]]:

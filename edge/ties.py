@@ -36,6 +36,8 @@ class Ties:
     """Whether a new connection is served while the other side is still busy with a request of the old one."""
     last_heard_s: Callable[[], float] = lambda: 0.0
     """When anything was answered last on other connections to the endpoint, by the loop's time."""
+    came_late: Callable[[int, float], object] = lambda unit, took_s: None
+    """Told of a unit whose answer came after its time-out, on a line, and how long it took."""
     tolerance: Callable[[], int] = lambda: 1
     """So many connections in a row may be closed before anything is answered; then there is a rest before the next."""
 
