@@ -26,7 +26,7 @@ from ingest.register import apply_registry
 from ingest.signals import SignalTable
 from ingest.transaction import SERVICE, copy_rows
 from ingest.validate import Bounds, bounds_at
-from ingest.worker import POISON
+from ingest.worker import POISON, is_poison
 from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.log.protocol import InRecord, Partition
@@ -140,7 +140,9 @@ class _Replay:
         except _StillRefused as error:
             report.refused[number] = str(error)
             return
-        except POISON as error:  # one such letter does not keep the others out
+        except (*POISON, psycopg.ProgrammingError) as error:
+            if not is_poison(error):
+                raise
             report.refused[number] = f"content: {type(error).__name__}: {error}"
             return
         report.replayed.append(number)

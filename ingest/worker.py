@@ -70,6 +70,12 @@ POISON: Final = (
 """What a record with unheard-of content can raise when it is applied; the record is found and set aside."""
 
 
+def is_poison(error: Exception) -> bool:
+    """Whether a record's content is to blame. Of ProgrammingErrors those that the server never saw: a value of a kind
+    that cannot be sent to it. What it says itself (a missing table, a missing right) is no record's fault."""
+    return isinstance(error, POISON) or (isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None)
+
+
 class Worker:
     """One session of reading and writing; made anew after every failure. An Assignment of the log."""
 
@@ -255,7 +261,9 @@ class Worker:
         """Writes records; finds the one that cannot be applied by halving, and sets it aside."""
         try:
             await self._transact(readings)
-        except POISON as error:
+        except (*POISON, psycopg.ProgrammingError) as error:
+            if not is_poison(error):
+                raise
             await self._online.load(self._side)
             if len(readings) > 1:
                 half = len(readings) // 2

@@ -148,7 +148,7 @@ async def test_of_two_replays_at_the_same_time_each_letter_goes_in_by_one(store:
 async def test_one_letter_that_still_makes_no_sense_keeps_no_other_out(plain_store: Settings) -> None:
     async with producing(plain_store) as producer:
         edge = Edge(producer)
-        odd = [edge.record(registry(area("a") | {"name": "text"})), edge.record(registry(area(LONG)))]
+        odd = [edge.record(registry(area(name))) for name in ({"x": 1}, LONG)]
         await edge.send(*odd, of_version(edge.samples(batch(["a/x"])), b"2.0"))
         with capture_logs():  # rendering their tracebacks takes seconds
             async with ingesting(plain_store):

@@ -21,6 +21,7 @@ from telemetry.settings import Settings
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing
+from tests.ingest.test_register import plant
 
 RECORDS = 10_000
 
@@ -74,7 +75,7 @@ def area(name: Any) -> dict[str, Any]:
 
 
 def registry(*areas: dict[str, Any]) -> wire.Encoded:
-    return wire.encode_registry(Registry("edge-1", now_us(), {"areas": list(areas)}))
+    return wire.encode_registry(Registry("edge-1", now_us(), {**plant(), "areas": list(areas)}))
 
 
 def event(equipment: str) -> wire.Encoded:
