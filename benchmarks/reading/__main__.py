@@ -28,7 +28,7 @@ from telemetry.store import INGEST, connect
 from tests.dashboards.console.conftest import running_console
 from tests.fixtures.store import Flavour, StoreServer, fresh_database, make_template
 
-FILL_WITHIN_S: Final = 900.0
+FILL_WITHIN_S: Final = 1_500.0
 
 
 def main() -> int:

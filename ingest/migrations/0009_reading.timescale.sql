@@ -7,6 +7,13 @@ ALTER MATERIALIZED VIEW store.sample_1h SET (timescaledb.enable_columnstore);
 -- On plain PostgreSQL, the moment before which samples are late (0009); here TimescaleDB notes what is late by itself.
 CREATE FUNCTION store.late_before() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT NULL::bigint $$;
 
+-- What aggregates cover: finite values that are not bad. Beyond 1e290 a sum could overflow, which is an error: two such
+-- readings would stop every refresh for good, and fail whoever reads their minute.
+CREATE OR REPLACE FUNCTION store.countable(value float8, quality smallint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(quality & 192 <> 0 AND value >= -1e290::float8 AND value <= 1e290::float8, false)
+$$;
+
 CREATE FUNCTION store.check_retention(keep jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = store, pg_temp AS $$
 BEGIN
@@ -80,6 +87,9 @@ CREATE VIEW public.retention AS
 SELECT k.key AS class, k.value::interval AS kept FROM store.policy, jsonb_each_text(setting) AS k
 WHERE k.key <> 'late';
 GRANT SELECT ON public.retention TO vigil_reader, vigil_console, vigil_alert, vigil_analyze;
+
+-- All newest readings of a fleet are a merge of two indices by signal, without a look at the wide rows of store.signal.
+CREATE INDEX signal_names ON store.signal (signal_id) INCLUDE (equipment, point);
 
 -- The newest readings say which signal they are of, too.
 CREATE OR REPLACE VIEW public.latest AS

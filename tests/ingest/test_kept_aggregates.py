@@ -127,6 +127,20 @@ async def test_minutes_and_hours_are_those_of_the_rows_before_and_after_they_are
         assert shown(store, view) == oracle(batches, bin_us), f"{view}, all kept"
 
 
+async def test_readings_so_great_that_a_sum_would_overflow_stop_no_refresh(store: Settings) -> None:
+    rows = [
+        ("a/x", HOUR + n * 1_000_000, value, 192) for n, value in enumerate([1.7e308, 1.7e308, -1.7e308, 1e290, 5.0])
+    ]
+    async with producing(store) as producer, ingesting(store):
+        edge = Edge(producer)
+        await edge.send_samples(from_rows(rows))
+        await until_stored(store, edge)
+    await refreshed(store, now_us())
+    for view in ("samples_1m", "samples_1h"):
+        ((*_, minimum, maximum, count, bad, last),) = aggregate(store, view)
+        assert (minimum, maximum, count, bad, last) == (5.0, 1e290, 2, 3, 5.0)
+
+
 async def test_a_turn_that_finds_nothing_new_changes_nothing(plain_store: Settings) -> None:
     async with producing(plain_store) as producer, ingesting(plain_store):
         edge = Edge(producer)
