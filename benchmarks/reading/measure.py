@@ -58,16 +58,7 @@ def server_figures(url: str, filled: Filled) -> list[Figure]:
     signal = filled.signals // 2 + 1
     with psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as connection:
         figures = [
-            _explained(
-                connection,
-                "latest: all points of 10,000 equipments, by signal",
-                "SELECT * FROM latest ORDER BY signal_id",
-                {},
-                LIMIT_MS,
-            ),
-            _explained(
-                connection, "latest: all points of 10,000 equipments, unordered", "SELECT * FROM latest", {}, LIMIT_MS
-            ),
+            _explained(connection, "latest: all points of 10,000 equipments", "SELECT * FROM latest", {}, LIMIT_MS),
             _explained(
                 connection,
                 "latest: a page of 1,000",
