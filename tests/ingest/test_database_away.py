@@ -78,6 +78,10 @@ async def test_a_database_that_may_only_be_read_is_waited_for(store: Settings) -
         await edge.send_samples(batch(["a/x"]), batch(["new/signal"]))
         await until(lambda: "read-only" in health.waiting_for.get("store", ""), what="said why it waits")
         assert count(store) == 10
+        async with ingesting(store) as started_now:
+            await until(
+                lambda: "read-only" in started_now.waiting_for.get("store", ""), what="one that starts waits, too"
+            )
         with_rights = store.store + "&options=-c%20default_transaction_read_only%3Doff"
         execute(with_rights, f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await until_stored(store, edge)
