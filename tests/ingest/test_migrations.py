@@ -66,6 +66,10 @@ CONTRACT: Final = {
 """What ../shared/contracts.md promises to whoever reads by SQL."""
 
 
+STEPS: Final = (1, 3, 7, SCHEMA_VERSION - 1)
+"""Versions that each run of the suite begins with: nothing but a register, samples, their aggregates, the last release."""
+
+
 @pytest.fixture(params=["plain", "timescale"])
 def server(request: pytest.FixtureRequest) -> tuple[str, bool]:
     """URL of a server of either flavour, and whether it is TimescaleDB."""
@@ -132,7 +136,10 @@ def check_rights(connection: psycopg.Connection[Any]) -> None:
     connection.execute("RESET ROLE")
 
 
-@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+@pytest.mark.parametrize(
+    "version",
+    [v if v in STEPS else pytest.param(v, marks=pytest.mark.long) for v in range(1, SCHEMA_VERSION + 1)],
+)
 async def test_a_store_of_every_released_version_comes_forward_with_its_data(
     server: tuple[str, bool], version: int, tmp_path: Path
 ) -> None:
@@ -224,7 +231,7 @@ CREATE EVENT TRIGGER stuck ON ddl_command_start EXECUTE FUNCTION public.stuck();
 """Stops whoever migrates before the third statement that changes the schema."""
 
 
-@pytest.mark.parametrize("version", [2, 7, SCHEMA_VERSION])
+@pytest.mark.parametrize("version", [7, SCHEMA_VERSION])
 async def test_killed_in_the_middle_of_a_migration_it_leaves_the_version_before(
     server: tuple[str, bool], version: int, tmp_path: Path
 ) -> None:
