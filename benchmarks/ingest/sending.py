@@ -25,7 +25,7 @@ from telemetry.log.protocol import TELEMETRY
 from tests.fixtures.waiting import until
 
 LOOK_EVERY_S: Final = 0.01
-DRAIN_S: Final = 60.0
+DRAIN_S: Final = 120.0
 
 
 @dataclass(slots=True)
