@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="a line a flavour for machines, on stdout")
     arguments = parser.parse_args()
     flavours: list[Flavour] = ["timescale", "plain"] if arguments.flavour == "both" else [arguments.flavour]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was made is removed then, too
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     above = False
     for flavour in flavours:
