@@ -12,6 +12,7 @@ from typing import Any, Final
 import httpx
 import psycopg
 
+from benchmarks.machine import cpu_s
 from benchmarks.reading.fill import POINTS, Filled
 from dashboards.console.levels import plan
 from dashboards.console.reads import LATEST_PAGE
@@ -53,7 +54,7 @@ class Figure:
 
 
 def server_figures(url: str, filled: Filled) -> list[Figure]:
-    """By EXPLAIN (ANALYZE, TIMING OFF): planning and execution together, rows not sent."""
+    """By EXPLAIN (ANALYZE, TIMING OFF): planning and execution together, rows not sent; CPU of the server's process."""
     end = datetime.fromtimestamp(filled.end_s, UTC)
     signal = filled.signals // 2 + 1
     with psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as connection:
@@ -118,12 +119,14 @@ def _explained(
     connection: psycopg.Connection[Any], name: str, query: str, parameters: Mapping[str, Any], limit_ms: float | None
 ) -> Figure:
     took, rows = [], 0
+    pid = connection.info.backend_pid
+    spent = cpu_s(pid)
     for _ in range(RUNS):
         cursor = connection.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {query}".encode(), parameters or None)
         ((answer,),) = cursor.fetchall()
         took.append(answer[0]["Planning Time"] + answer[0]["Execution Time"])
         rows = int(answer[0]["Plan"]["Actual Rows"])
-    return _figure(f"server: {name}", took, limit_ms, f"{rows} rows")
+    return _figure(f"server: {name}", took, limit_ms, f"{rows} rows, {(cpu_s(pid) - spent) / RUNS * 1e3:.0f} ms CPU")
 
 
 def _requested(client: httpx.Client, name: str, path: str, query: Mapping[str, Any], limit_ms: float | None) -> Figure:
