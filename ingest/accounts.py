@@ -7,19 +7,20 @@ the seconds until the ledger record that covers them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import psycopg
 
 from ingest.signals import Dictionary
-from telemetry.batch import SampleBatch
+from telemetry.batch import Int32, SampleBatch
 from telemetry.ledger import HOUR_US
 from telemetry.messages import DroppedRange, Ledger
+from telemetry.pg_array import Int8s
 from telemetry.wire import Identity
 
 Connection = psycopg.AsyncConnection[Any]
@@ -36,20 +37,76 @@ _LAST_US: Final = 253_370_764_800_000_000
 _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def cells(batch: SampleBatch, dictionary: Dictionary) -> Counter[Cell]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Samples of a record by equipment and hour. All (k,): each pair once, k ≤ equipments × hours of the record."""
+
+    equipments: Sequence[str]
+    place: npt.NDArray[np.int64]
+    """Index into equipments."""
+    hour: npt.NDArray[np.int64]
+    """Hours since 1970."""
+    samples: npt.NDArray[np.int64]
+
+    def as_mapping(self) -> dict[Cell, int]:
+        """The same as a plain mapping."""
+        return dict(
+            zip(
+                ((self.equipments[place], clamped(hour * HOUR_US)) for place, hour in self._pairs()),
+                self.samples.tolist(),
+                strict=True,
+            )
+        )
+
+    def _pairs(self) -> Iterable[tuple[int, int]]:
+        return zip(self.place.tolist(), self.hour.tolist(), strict=True)
+
+
+def cells(batch: SampleBatch, dictionary: Dictionary) -> Cells:
     """Samples of a batch by equipment and hour."""
-    counts: Counter[Cell] = Counter()
-    if not len(batch):
-        return counts
-    hours = batch.time_us // HOUR_US
     equipment = dictionary.equipment[batch.signal]
-    first, last = int(hours.min()), int(hours.max())
-    for hour in range(first, last + 1) if last - first < 48 else np.unique(hours).tolist():
-        of_hour = equipment if first == last else equipment[hours == hour]
-        found = np.bincount(of_hour, minlength=len(dictionary.equipments))
-        for place in np.flatnonzero(found).tolist():
-            counts[dictionary.equipments[place], clamped(hour * HOUR_US)] += int(found[place])
-    return counts
+    if not len(batch):
+        nothing = np.empty(0, np.int64)
+        return Cells(dictionary.equipments, nothing, nothing, nothing)
+    first, last = int(batch.time_us.min()) // HOUR_US, int(batch.time_us.max()) // HOUR_US
+    if first == last:
+        place, samples = _counted(equipment)
+        return Cells(dictionary.equipments, place, np.full(len(place), first, np.int64), samples)
+    return _summed(dictionary.equipments, equipment, batch.time_us // HOUR_US, np.ones(len(batch), np.int64))
+
+
+def together(parts: Sequence[Cells]) -> Cells:
+    """The sum of the cells of several records, all of one table of equipment."""
+    return _summed(
+        parts[0].equipments,
+        np.concatenate([part.place for part in parts]),
+        np.concatenate([part.hour for part in parts]),
+        np.concatenate([part.samples for part in parts]),
+    )
+
+
+def _counted(equipment: Int32) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(which occur, how often)."""
+    if int(equipment.max()) > 8 * len(equipment):  # a short record of a large fleet
+        places, samples = np.unique(equipment, return_counts=True)
+        return places.astype(np.int64), samples.astype(np.int64)
+    counts = np.bincount(equipment)
+    occurring = np.flatnonzero(counts)
+    return occurring.astype(np.int64), counts[occurring].astype(np.int64)
+
+
+def _summed(
+    equipments: Sequence[str],
+    place: npt.NDArray[np.integer[Any]],
+    hour: npt.NDArray[np.int64],
+    samples: npt.NDArray[np.int64],
+) -> Cells:
+    hours, of_hour = np.unique(hour, return_inverse=True)
+    key = place.astype(np.int64) * len(hours) + of_hour
+    keys, of_key = np.unique(key, return_inverse=True)
+    total = np.zeros(len(keys), np.int64)
+    np.add.at(total, of_key, samples)
+    return Cells(equipments, keys // len(hours), hours[keys % len(hours)], total)
 
 
 @dataclass(slots=True)
@@ -57,11 +114,17 @@ class Accounts:
     """Collects over the accepted records of a flush, in order; written in the flush's own transaction."""
 
     _counts: dict[Key, list[tuple[int, Mapping[Cell, int]]]] = field(default_factory=dict)
+    _cells: dict[Key, list[tuple[int, Cells]]] = field(default_factory=dict)
     _ledgers: list[Ledger] = field(default_factory=list)
     _dropped: list[tuple[str, DroppedRange]] = field(default_factory=list)
 
-    def stored(self, identity: Identity, counts: Mapping[Cell, int]) -> None:
+    def samples(self, identity: Identity, counts: Cells) -> None:
         """A record of samples was accepted: its rows are stored or dead, by cell."""
+        if len(counts.samples):
+            self._cells.setdefault((identity.edge, identity.epoch), []).append((identity.seq, counts))
+
+    def stored(self, identity: Identity, counts: Mapping[Cell, int]) -> None:
+        """The same where only a few cells are known, or none: a record that is set aside whole, a dropped range."""
         if counts:
             self._counts.setdefault((identity.edge, identity.epoch), []).append((identity.seq, counts))
 
@@ -80,7 +143,7 @@ class Accounts:
         """Books everything. Raises psycopg.Error."""
         if self._dropped:
             await self._write_dropped(connection)
-        keys = sorted({*self._counts, *((entry.edge, entry.epoch) for entry in self._ledgers)})
+        keys = sorted({*self._counts, *self._cells, *((entry.edge, entry.epoch) for entry in self._ledgers)})
         if not keys:
             return
         through = await _through(connection, keys)
@@ -88,8 +151,14 @@ class Accounts:
             key = (ledger.edge, ledger.epoch)
             await _book(connection, ledger, whole=ledger.through > through[key])
             through[key] = max(through[key], ledger.through)
+        rows = []
         for key in keys:
-            await _bridge(connection, key, [c for c in self._counts.get(key, ()) if c[0] > through[key]])
+            rows += _bridges(key, [pair for pair in self._counts.get(key, ()) if pair[0] > through[key]])
+            if beyond := [pair for pair in self._cells.get(key, ()) if pair[0] > through[key]]:
+                rows.append(_bridge(key, beyond))
+        if rows:
+            async with connection.cursor() as cursor:
+                await cursor.executemany(_UNLEDGERED, rows)
 
     async def _write_dropped(self, connection: Connection) -> None:
         async with connection.cursor() as cursor:
@@ -150,27 +219,27 @@ async def _book(connection: Connection, ledger: Ledger, *, whole: bool) -> None:
         )
 
 
-async def _bridge(connection: Connection, key: Key, counts: Sequence[tuple[int, Mapping[Cell, int]]]) -> None:
-    """One row for what a flush stored beyond the ledger, and one for each record or range that nobody knows cells of."""
-    known = [(seq, found) for seq, found in counts if NOBODY not in found]
-    groups = [[pair] for pair in counts if NOBODY in pair[1]] + ([known] if known else [])
-    rows = []
-    for group in groups:
-        total: Counter[Cell] = Counter()
-        for _, found in group:
-            total.update(found)
-        seqs = [seq for seq, _ in group]
-        cells_of = ([e for e, _ in total], [hour for _, hour in total], list(total.values()))
-        rows.append((*key, min(seqs), max(seqs), *cells_of))
-    if rows:
-        async with connection.cursor() as cursor:
-            await cursor.executemany(
-                "INSERT INTO store.unledgered (edge, epoch, first_seq, last_seq, equipment, hour_us, samples)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                rows,
-            )
+def _bridge(key: Key, beyond: Sequence[tuple[int, Cells]]) -> tuple[Any, ...]:
+    """One row for what a flush stored beyond the ledger."""
+    total = together([found for _, found in beyond])
+    seqs = [seq for seq, _ in beyond]
+    equipments = [total.equipments[place] for place in total.place.tolist()]
+    hour_us = np.clip(total.hour, _FIRST_US // HOUR_US, _LAST_US // HOUR_US) * HOUR_US
+    return (*key, min(seqs), max(seqs), equipments, Int8s(hour_us), Int8s(total.samples))
 
 
+def _bridges(key: Key, beyond: Sequence[tuple[int, Mapping[Cell, int]]]) -> list[tuple[Any, ...]]:
+    """A row for each record or range that is known as a whole only."""
+    return [
+        (*key, seq, seq, [e for e, _ in counts], [hour for _, hour in counts], list(counts.values()))
+        for seq, counts in beyond
+    ]
+
+
+_UNLEDGERED: Final = (
+    "INSERT INTO store.unledgered (edge, epoch, first_seq, last_seq, equipment, hour_us, samples)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s)"
+)
 _ADD: Final = f"""
 INSERT INTO store.ledger AS l (edge, epoch, equipment, hour, samples, checksum)
 VALUES (%(edge)s, %(epoch)s, %(equipment)s, %(hour)s, %(samples)s, %(checksum)s)

@@ -1,0 +1,139 @@
+"""From records to committed rows: prepares flushes, writes one at a time, and finds a record that cannot be applied.
+
+Invariant: what is in memory is never the truth: whoever sees an error here drops this object and begins again from the
+offsets in the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from ingest import metrics
+from ingest.decode import Reading, Refused
+from ingest.flush import batches, names_of, prepare
+from ingest.latest import Latest
+from ingest.online import Online
+from ingest.signals import SignalTable
+from ingest.transaction import Job, Outcome, write
+from ingest.validate import bounds_at
+from telemetry.frozen import FrozenWatch
+from telemetry.log.protocol import Partition
+from telemetry.settings import Settings
+
+log = structlog.get_logger()
+
+Connection = psycopg.AsyncConnection[Any]
+
+WRITE_DEADLINE_S: Final = 60.0
+DAY_US: Final = 86_400_000_000
+
+POISON: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+)
+"""What a record with unheard-of content can raise when it is applied; the record is found and set aside."""
+
+
+class Writer:
+    """Of one worker. `connection` writes flushes; `side` is autocommit, for names and days."""
+
+    def __init__(
+        self, settings: Settings, connection: Connection, side: Connection, watch: FrozenWatch, *, timescale: bool
+    ) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._side = side
+        self._watch = watch
+        self._timescale = timescale
+        self._signals = SignalTable()
+        self._days: set[int] = set()
+        self.online = Online()
+        self.latest = Latest()
+        self.expected: dict[Partition, int] = {}
+        """The next offset of each partition that is ours."""
+        self.signals = 0
+        """How many signals the last flush had."""
+
+    async def load(self) -> None:
+        """Reads from the store what is kept in memory."""
+        await self._signals.load(self._side)
+        await self.online.load(self._side)
+
+    async def prepare(self, readings: Sequence[Reading]) -> Job:
+        """Everything about a flush that needs no transaction; may go on while another flush is written."""
+        dictionaries = await self._signals.resolve(self._side, names_of(readings))
+        bounds = bounds_at(self._settings.the_clock.now_us(), late_bound_days=self._settings.late_bound_days)
+        given = batches(readings, dictionaries)
+        prepared = await asyncio.to_thread(prepare, given, bounds)
+        if len(prepared.rows):
+            await self._ensure_days(prepared.first_us, prepared.last_us)
+        return Job(readings, given, prepared, bounds)
+
+    async def write(self, job: Job) -> None:
+        """Commits a flush; finds the record that cannot be applied by halving, and sets it aside."""
+        try:
+            await self._transact(job)
+        except POISON as error:
+            await self.online.load(self._side)
+            readings = job.readings
+            if len(readings) > 1:
+                half = len(readings) // 2
+                await self.write(await self.prepare(readings[:half]))
+                await self.write(await self.prepare(readings[half:]))
+                return
+            reading = readings[0]
+            if isinstance(reading.content, Refused):
+                raise
+            log.exception(
+                "record cannot be applied", offset=reading.record.offset, key=reading.record.key.decode("latin-1")
+            )
+            refused = Refused("content", f"{type(error).__name__}: {error}")
+            await self._transact(await self.prepare([replace(reading, content=refused)]))
+
+    async def _transact(self, job: Job) -> None:
+        expected = {r.record.partition: self.expected[r.record.partition] for r in job.readings}
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE_S), self._watch.over(self._connection):
+                outcome = await write(self._connection, job, expected, online=self.online, timescale=self._timescale)
+        except TimeoutError as error:
+            raise psycopg.OperationalError(f"a transaction took longer than {WRITE_DEADLINE_S:.0f} s") from error
+        self._written(job.readings, outcome, time.monotonic() - began)
+
+    def _written(self, readings: Sequence[Reading], outcome: Outcome, seconds: float) -> None:
+        for reading in readings:
+            self.expected[reading.record.partition] = reading.record.offset + 1
+        self.signals = len(outcome.prepared.latest)
+        self.latest.add(outcome.prepared.latest)
+        metrics.count(readings, outcome, seconds=seconds, now_us=time.time_ns() // 1000)
+        for letter in outcome.dead:
+            log.warning(
+                "dead letter",
+                reason=letter.refused.reason,
+                detail=letter.refused.detail,
+                samples=letter.samples,
+                equipment=sorted({equipment for equipment, _ in letter.cells})[:5],
+                offset=letter.reading.record.offset,
+            )
+
+    async def _ensure_days(self, first_us: int, last_us: int) -> None:
+        """Partitions of the rows' days, on plain PostgreSQL; in a transaction of its own, so that nobody waits."""
+        days = set(range(first_us // DAY_US, last_us // DAY_US + 1))
+        if not self._timescale and days - self._days:
+            await self._side.execute(
+                "SELECT store.ensure_sample_partitions(to_timestamp(%s), to_timestamp(%s))",
+                (min(days) * 86_400, max(days) * 86_400),
+            )
+            self._days |= days
