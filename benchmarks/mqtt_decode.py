@@ -150,7 +150,7 @@ async def drain_edge(url: str, messages: int, edge: str) -> dict[str, float]:
             sender_keeps = True
 
             def __init__(self, source: Source) -> None:
-                self.decode, self.inner = source.decode, source
+                self.decode, self.kept, self.inner = source.decode, source.kept, source
 
             def journaled(self, received: Sequence[Messages]) -> None:
                 nonlocal taken

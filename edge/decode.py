@@ -129,6 +129,10 @@ class RegisterLayout:
     def journaled(self, received: Sequence[Frame]) -> None:
         """See Source: nobody waits for it."""
 
+    def kept(self, received: Frame) -> Decoded:
+        """See Source: what the cycle taught."""
+        return Decoded(events=received.events, state=received.state)
+
     def decode(self, received: Sequence[Frame]) -> Decoded:
         """See Source."""
         n, texts = len(self.points), self._texts(received) if self.texts else ()

@@ -47,6 +47,12 @@ class Source(Protocol):
         """On the journal's thread, once for each thing, in the order received. Never raises for what equipment says."""
         ...
 
+    def kept(self, received: Any) -> Decoded:
+        """From any thread: what of a received thing outlives its readings, where those are given up or cannot be decoded:
+        events, and state that was learned with it.
+        """
+        ...
+
     def journaled(self, received: Sequence[Any]) -> None:
         """On the journal's thread: these are durable now, or say nothing worth keeping."""
         ...

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -75,6 +76,8 @@ class Forwarder:
     _old_due_s: float = 0.0
     """When back-fill may go on, by the loop's time."""
     _producer: Producer | None = None
+    _reached: bool = False
+    """Whether the log was reached since the start."""
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -110,6 +113,11 @@ class Forwarder:
     async def _turn(self) -> bool:
         """Sends a batch of what is new or, where nothing new waits, one of back-fill. False where there was neither."""
         self._measure()
+        if not self._reached:  # whether or not there is anything to send: until then nobody knows that it can be
+            async with self._in_time():
+                await self._open()
+            self._reached = True
+            self.health.found("log")
         if not self._new:
             self._new = self.journal.spool.tail.take(max_records=BATCH_RECORDS, max_bytes=BATCH_BYTES)
         if self._new:
@@ -168,15 +176,25 @@ class Forwarder:
             self._moved.set()
 
     async def _deliver(self, records: Sequence[Stored]) -> None:
+        async with self._in_time():
+            producer = await self._open()
+            await producer.send(
+                TELEMETRY,
+                [OutRecord(self.edge.encode(), r.encoded.value, headers(r.identity, r.encoded)) for r in records],
+            )
+
+    async def _open(self) -> Producer:
+        if self._producer is None:
+            await self.log.ensure_topics(TOPICS)
+            self._producer = await self.log.producer()
+        return self._producer
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """What takes longer than SEND_TIMEOUT_S is given up, and the producer with it, as where the log is away."""
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                if self._producer is None:
-                    await self.log.ensure_topics(TOPICS)
-                    self._producer = await self.log.producer()
-                await self._producer.send(
-                    TELEMETRY,
-                    [OutRecord(self.edge.encode(), r.encoded.value, headers(r.identity, r.encoded)) for r in records],
-                )
+                yield
         except TimeoutError:
             await self._let_go()
             raise LogUnavailable(f"no answer within {SEND_TIMEOUT_S:g} s") from None

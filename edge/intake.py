@@ -182,7 +182,7 @@ def _decoded(source: Source, things: Sequence[Any]) -> list[Decoded]:
             return [one for thing in things for one in _decoded(source, [thing])]
         metrics.UNREADABLE.inc()
         log.exception("reading set aside: it cannot be decoded", reading=repr(things[0])[:SHOWN])
-        return []
+        return [source.kept(things[0])]
 
 
 def _encoded(events: Sequence[Event]) -> list[Encoded]:

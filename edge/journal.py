@@ -3,7 +3,7 @@
 Invariants: the event loop never waits for the disk, nor decodes; what was received leaves for the disk LINGER_S after it
 came, or after QUIET_S of quiet where its sender waits for word; `Source.journaled` is called after it is durable and
 never before; while the disk cannot be written, what was received waits in memory within bounds, polled samples are given
-up oldest first (counted; events never), and what its sender keeps is refused instead.
+up oldest first (counted; events and what a device taught never), and what its sender keeps is refused instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -63,6 +63,7 @@ class _OwnThing:
     events: Sequence[Event] = ()
     record: Encoded | None = None
     columns: Columns = NOTHING
+    state: Mapping[str, str] = field(default_factory=dict)
     done: Callable[[], None] | None = None
 
 
@@ -77,7 +78,12 @@ class _Own:
             thinned=join([thing.columns for thing in received]),
             events=[event for thing in received for event in thing.events],
             records=[thing.record for thing in received if thing.record is not None],
+            state={key: value for thing in received for key, value in thing.state.items()},
         )
+
+    def kept(self, received: _OwnThing) -> Decoded:
+        """See Source. What the agent gives up of its own is a heartbeat, or what was held back: nothing else."""
+        return Decoded()
 
     def journaled(self, received: Sequence[_OwnThing]) -> None:
         """See Source."""
@@ -218,7 +224,7 @@ class Journal:
                 self._give_up(rows)
             if not self._has_room_for(rows) and (loose or source.sender_keeps):
                 if loose:
-                    self._lose(source, rows)
+                    self._queue.extend(self._lost(source, received, rows))
                 return False
             if not self._queue:
                 self._first_s = now_s
@@ -262,18 +268,23 @@ class Journal:
         things = len(self._queue)
         enough = min(things - things // GIVEN_UP, QUEUED_THINGS - 1)
         for thing in self._queue:
-            source, _, n = thing
+            source, received, n = thing
             if (self._rows + rows > self.queued_rows or things > enough) and self._is_loose(source, n):
                 things, self._rows, self._loose = things - 1, self._rows - n, self._loose - 1
-                self._lose(source, n)
+                kept.extend(self._lost(source, received, n))
             else:
                 kept.append(thing)
         self._queue = kept
 
-    def _lose(self, source: Source, rows: int) -> None:
+    def _lost(self, source: Source, received: Any, rows: int) -> list[tuple[Source, Any, int]]:
+        """Counts readings that are given up. What is left of the thing, to be queued in its place."""
         lost = rows if source is not self._own else 0
         self._unjournaled += lost
         metrics.UNJOURNALED.inc(lost)
+        left = source.kept(received)
+        if not left.events and not left.state:
+            return []
+        return [(self._own, _OwnThing(left.events, state=left.state), 0)]
 
     # ---- on the thread
 

@@ -37,6 +37,7 @@ class MqttDriver:
     health: Health
     _put: Put | None = None
     _loop: asyncio.AbstractEventLoop | None = None
+    _over: bool = False
 
     @property
     def endpoint(self) -> str:
@@ -60,6 +61,8 @@ class MqttDriver:
         finally:
             session.stop()
             await asyncio.wait([ended], timeout=END_S)
+            self._over = True
+            self.health.found(self.endpoint)  # Nobody waits for it any longer; who listens there next says so anew.
 
     # ---- on the session's thread
 
@@ -75,12 +78,16 @@ class MqttDriver:
     def _tell(self, why: str | None) -> None:
         """To the health of the service, on its own thread."""
         assert self._loop is not None  # noqa: S101
-        if self._loop.is_closed():
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._told, why)
+
+    def _told(self, why: str | None) -> None:
+        if self._over:
             return
         if why is None:
-            self._loop.call_soon_threadsafe(self.health.found, self.endpoint)
+            self.health.found(self.endpoint)
         else:
-            self._loop.call_soon_threadsafe(self.health.missing, self.endpoint, why)
+            self.health.missing(self.endpoint, why)
 
 
 def make_drivers(

@@ -177,6 +177,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
     """The service: works until `stop` is set. Raises ConfigError, StateLocked."""
+    health.missing("log", "not reached yet")
     plant = plant_of(settings)
     floor_us = floor_of(*filter(None, (settings.plant, spool_path(settings))))
     stamps = machine_stamps(settings.the_clock, floor_us=floor_us, hold_s=settings.unset_clock_hold_s)

@@ -6,8 +6,8 @@ Invariants
 - A record, its ledger increments, the keys of its messages and the state that goes with it are one transaction (WAL,
   synchronous=FULL). Memory follows the disk: what a commit changes in memory is changed after COMMIT.
 - Readings whose time is not known yet have no number: they get one when they are released (edge.spool_clock).
-- What is kept is bounded in bytes and age (edge.spool_bounds); what goes is published as seq ranges, as a record of its
-  own; at most one record of drops and one of the ledger waits at a time.
+- What is kept is bounded in bytes and age (edge.spool_bounds); what goes is published as seq ranges and samples by
+  equipment and hour, as a record of its own; at most one record of drops and one of the ledger waits at a time.
 - A record whose bytes are not what was journaled is set aside (table `aside`), counted and reported as dropped.
 
 This module is synchronous and belongs to one thread (edge.journal); `tail` is the forwarder's as well. Crashes are simulated
@@ -26,15 +26,16 @@ from edge.ledger import Increments, add
 from edge.provisional import Provisional, Released
 from edge.spool_bounds import OVERHEAD, Bounds, Counts, Policy, class_of
 from edge.spool_clock import SpoolClock, first_age_s
+from edge.spool_dropped import Dropped
 from edge.spool_file import lock, make_room, open_file
 from edge.spool_keys import Keys
-from edge.spool_ledger import ENTRIES_MAX, Cells, SpoolLedger
+from edge.spool_ledger import Cells, SpoolLedger
 from edge.spool_read import SpoolReader
 from edge.spool_tail import TAIL_BYTES, Stored, Tail
 from edge.stamps import Stamps, machine_stamps
 from telemetry.clock import SystemClock
-from telemetry.messages import DroppedRange, Kind
-from telemetry.wire import Encoded, Identity, encode_dropped
+from telemetry.messages import Kind
+from telemetry.wire import Encoded, Identity
 
 ASIDE_MAX: Final = 1_000
 DELETE_EVERY_US: Final = 1_000_000
@@ -75,6 +76,7 @@ class Spool:
             raise
         self.tail = Tail(tail_bytes)
         self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)
+        self._dropped = Dropped(self._db)
         self._ledger = SpoolLedger(self._db, edge, epoch)
         self._clock = SpoolClock(self._db, self.stamps)
         self._keys = Keys(self._db)
@@ -341,11 +343,10 @@ class Spool:
         self._staged.append(lambda: self.tail.settled(done))
 
     def _publish_dropped(self) -> int:
-        rows = self._db.execute("SELECT epoch, first, last, samples FROM dropped LIMIT ?", (ENTRIES_MAX,)).fetchall()
-        if not rows:
+        record = self._dropped.record()
+        if record is None:
             return 0
-        self._insert(encode_dropped([DroppedRange(*row) for row in rows]))
-        self._db.executemany("DELETE FROM dropped WHERE epoch = ? AND first = ?", [row[:2] for row in rows])
+        self._insert(record)
         return 1
 
     def _publish_ledger(self) -> int:

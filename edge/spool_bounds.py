@@ -5,7 +5,7 @@ Invariants
   ledger and dropped records never go. Policy `oldest`: the oldest of a class first; `newest`: what came last, so that
   what is kept has no gap.
 - What is out with the forwarder does not go: else it could be both stored and reported as dropped.
-- What goes is noted as seq ranges in the same transaction.
+- What goes is noted in the same transaction (edge.spool_dropped).
 
 Of the spool's thread, within its transactions: `mark` and `restore` undo what a rollback undoes on the disk.
 """
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from edge.spool_dropped import Dropped, Gone
 from edge.spool_tail import Tail
 from telemetry.messages import Kind
 
@@ -60,24 +61,6 @@ class Counts:
             self.corrupt_samples,
             self.dropped_events,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A record that goes: enough of it to report it."""
-
-    position: int
-    epoch: int
-    seq: int
-    kind: str
-    count: int
-    size: int
-    """Bytes of its value."""
-
-    @property
-    def samples(self) -> int:
-        """Samples in it."""
-        return self.count if self.kind == Kind.SAMPLES else 0
 
 
 @dataclass(slots=True)
@@ -137,6 +120,7 @@ class Bounds:
         self.counts = Counts()
         self.stock = Stock()
         self._db, self._tail = db, tail
+        self._dropped = Dropped(db)
         self._no_samples_to = 0
         """No sample that may go has a position up to this."""
         self._aged_s = 0
@@ -221,17 +205,10 @@ class Bounds:
 
     def delete(self, gone: Sequence[Gone]) -> None:
         """Takes records out and notes their ranges as dropped."""
+        self._dropped.note(gone)
         self._db.executemany("DELETE FROM record WHERE position = ?", [(one.position,) for one in gone])
         for one in gone:
             self.stock.remove(one)
-        for epoch, first, last, samples in _runs(gone):
-            # Joins the range that ends just before, if there is one.
-            joined = self._db.execute(
-                "UPDATE dropped SET last = ?, samples = samples + ? WHERE epoch = ? AND last = ?",
-                (last, samples, epoch, first - 1),
-            )
-            if not joined.rowcount:
-                self._db.execute("INSERT INTO dropped VALUES (?, ?, ?, ?)", (epoch, first, last, samples))
 
     def find(self, positions: Iterable[int]) -> list[Gone]:
         """The records at these positions, those that are there."""
@@ -262,15 +239,4 @@ def _ranges(positions: Iterable[int]) -> list[tuple[int, int]]:
             found[-1] = (found[-1][0], position)
         else:
             found.append((position, position))
-    return found
-
-
-def _runs(gone: Sequence[Gone]) -> list[tuple[int, int, int, int]]:
-    """(epoch, first, last, samples) of runs of consecutive seqs."""
-    found: list[tuple[int, int, int, int]] = []
-    for one in sorted(gone, key=lambda g: (g.epoch, g.seq)):
-        if found and found[-1][0] == one.epoch and found[-1][2] == one.seq - 1:
-            found[-1] = (one.epoch, found[-1][1], one.seq, found[-1][3] + one.samples)
-        else:
-            found.append((one.epoch, one.seq, one.seq, one.samples))
     return found

@@ -15,7 +15,7 @@ from typing import Final
 
 from telemetry.errors import StateLocked
 
-VERSION: Final = 1
+VERSION: Final = 2
 CHECKED_BYTES: Final = 256 << 20
 """A file up to this size is checked whole at opening."""
 PAGE_BYTES: Final = 16_384
@@ -38,6 +38,10 @@ _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS dropped (
     epoch INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, samples INTEGER NOT NULL,
     PRIMARY KEY (epoch, first)) WITHOUT ROWID""",
+    # Of what the samples of such a range were.
+    """CREATE TABLE IF NOT EXISTS dropped_cell (
+    epoch INTEGER NOT NULL, first INTEGER NOT NULL, equipment TEXT NOT NULL, hour_us INTEGER NOT NULL,
+    samples INTEGER NOT NULL, PRIMARY KEY (epoch, first, equipment, hour_us)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS aside (
     position INTEGER PRIMARY KEY, epoch INTEGER, seq INTEGER, kind TEXT, count INTEGER, crc INTEGER, value BLOB,
     reason TEXT NOT NULL)""",

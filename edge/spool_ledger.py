@@ -21,7 +21,7 @@ from telemetry.messages import Ledger, LedgerEntry
 from telemetry.wire import Encoded, encode_ledger
 
 ENTRIES_MAX: Final = 5_000
-"""Ledger entries or dropped ranges in one record: keeps it below any log's record size."""
+"""Ledger entries in one record: keeps it below any log's record size."""
 _WRAP: Final = 1 << 64
 _SIGN: Final = 1 << 63
 """SQLite's integers are signed, checksums are not."""

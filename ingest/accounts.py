@@ -1,12 +1,15 @@
 """What the audit's equation needs: the edges' ledger, what they dropped, and what no ledger record covers yet.
 
-Invariant, at every commit: for each (equipment, hour), rows in the table = ledger + unledgered − dead, and what was
-dropped or could not be read is booked under equipment ''. The ledger counts by the edge; unledgered counts only bridge
-the seconds until the ledger record that covers them.
+Invariant, at every commit: for each (equipment, hour), rows in the table = ledger + unledgered − dropped − dead, and what
+could not be read, or was dropped by an edge that did not say of what, is booked under equipment ''. The ledger counts by
+the edge; unledgered counts only bridge the seconds until the ledger record that covers them.
+
+What was dropped of each cell is kept for good, as rows of store.unledgered that no ledger covers (`last_seq` is DROPPED).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
+from ingest.ledgers import Key, bookings, clamped, write_ledgers
 from ingest.signals import Dictionary
 from telemetry.batch import Int32, SampleBatch
 from telemetry.ledger import HOUR_US
@@ -24,16 +28,13 @@ from telemetry.pg_array import Int8s
 from telemetry.wire import Identity
 
 Connection = psycopg.AsyncConnection[Any]
-Key = tuple[str, int]
-"""(edge, epoch)."""
 Cell = tuple[str, int]
 """(equipment, hour_us)."""
 
 NOBODY: Final[Cell] = ("", 0)
 """The cell of samples whose equipment and hour are not known."""
-MODULUS: Final = 1 << 64
-_FIRST_US: Final = -62_135_596_800_000_000
-_LAST_US: Final = 253_370_764_800_000_000
+DROPPED: Final = (1 << 63) - 1
+"""`last_seq` of rows of store.unledgered that say what was dropped. No record has this number."""
 _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -109,6 +110,16 @@ def _summed(
     return Cells(equipments, keys // len(hours), hours[keys % len(hours)], total)
 
 
+def cells_of(dropped: DroppedRange) -> Mapping[Cell, int]:
+    """Of what its samples were. Nothing where the cells cannot be right: then it is booked as if it had none."""
+    found: Counter[Cell] = Counter()
+    for cell in dropped.cells:
+        if not cell.equipment or cell.samples <= 0:
+            return {}
+        found[cell.equipment, clamped(cell.hour_us)] += cell.samples
+    return found if found.total() <= dropped.samples else {}
+
+
 @dataclass(slots=True)
 class Accounts:
     """Collects over the accepted records of a flush, in order; written in the flush's own transaction."""
@@ -136,8 +147,10 @@ class Accounts:
         """A record of drops was accepted."""
         for dropped in ranges:
             self._dropped.append((edge, dropped))
-            counts = {NOBODY: dropped.samples} if dropped.samples else {}
-            self.stored(Identity(edge, dropped.epoch, dropped.last), counts)
+            known = cells_of(dropped)
+            unknown = dropped.samples - sum(known.values())
+            for counts in (known, {NOBODY: unknown} if unknown else {}):
+                self.stored(Identity(edge, dropped.epoch, dropped.last), counts)
 
     async def write(self, connection: Connection) -> None:
         """Books everything. Raises psycopg.Error."""
@@ -147,10 +160,9 @@ class Accounts:
         if not keys:
             return
         through = await _through(connection, keys)
-        for ledger in self._ledgers:
-            key = (ledger.edge, ledger.epoch)
-            await _book(connection, ledger, whole=ledger.through > through[key])
-            through[key] = max(through[key], ledger.through)
+        booked = bookings(self._ledgers, through)
+        await write_ledgers(connection, booked)
+        through.update(booked.through)
         rows = []
         for key in keys:
             rows += _bridges(key, [pair for pair in self._counts.get(key, ()) if pair[0] > through[key]])
@@ -158,7 +170,7 @@ class Accounts:
                 rows.append(_bridge(key, beyond))
         if rows:
             async with connection.cursor() as cursor:
-                await cursor.executemany(_UNLEDGERED, rows)
+                await cursor.executemany(_BRIDGE, rows)
 
     async def _write_dropped(self, connection: Connection) -> None:
         async with connection.cursor() as cursor:
@@ -172,16 +184,19 @@ class Accounts:
                     for edge, d in sorted(self._dropped, key=lambda pair: (pair[0], pair[1].epoch, pair[1].first))
                 ],
             )
+            await cursor.executemany(
+                _BRIDGE,
+                [
+                    (edge, d.epoch, d.first, DROPPED, [e for e, _ in known], [at for _, at in known], [*known.values()])
+                    for edge, d in self._dropped
+                    if (known := cells_of(d))
+                ],
+            )
 
 
 def time_of(moment_us: int) -> datetime:
     """A timestamptz value of µs since 1970."""
     return _1970 + timedelta(microseconds=clamped(moment_us))
-
-
-def clamped(moment_us: int) -> int:
-    """The nearest time that a calendar holds (years 1 to 9998), in µs since 1970."""
-    return min(max(moment_us, _FIRST_US), _LAST_US)
 
 
 async def _through(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:
@@ -193,39 +208,13 @@ async def _through(connection: Connection, keys: Sequence[Key]) -> dict[Key, int
     return {**dict.fromkeys(keys, -1), **{(edge, epoch): through for edge, epoch, through in await cursor.fetchall()}}
 
 
-async def _book(connection: Connection, ledger: Ledger, *, whole: bool) -> None:
-    """Adds a ledger record. One that covers no more records than before is a part: it counts when the last part comes."""
-    values = [
-        {
-            "edge": ledger.edge,
-            "epoch": ledger.epoch,
-            "equipment": entry.equipment,
-            "hour": time_of(entry.hour_us),
-            "samples": entry.samples,
-            "checksum": entry.checksum,
-        }
-        for entry in sorted(ledger.entries, key=lambda e: (e.equipment, e.hour_us))
-    ]
-    async with connection.cursor() as cursor:
-        if values:
-            await cursor.executemany(_ADD if whole else _ADD_PENDING, values)
-        if not whole:
-            return
-        key = {"edge": ledger.edge, "epoch": ledger.epoch, "through": ledger.through}
-        await cursor.execute(_SETTLE, key)
-        await cursor.execute(_THROUGH, key)
-        await cursor.execute(
-            "DELETE FROM store.unledgered WHERE edge = %(edge)s AND epoch = %(epoch)s AND last_seq <= %(through)s", key
-        )
-
-
 def _bridge(key: Key, beyond: Sequence[tuple[int, Cells]]) -> tuple[Any, ...]:
     """One row for what a flush stored beyond the ledger."""
     total = together([found for _, found in beyond])
     seqs = [seq for seq, _ in beyond]
     equipments = [total.equipments[place] for place in total.place.tolist()]
-    hour_us = np.clip(total.hour, _FIRST_US // HOUR_US, _LAST_US // HOUR_US) * HOUR_US
-    return (*key, min(seqs), max(seqs), equipments, Int8s(hour_us), Int8s(total.samples))
+    hours = [clamped(hour * HOUR_US) for hour in total.hour.tolist()]
+    return (*key, min(seqs), max(seqs), equipments, hours, Int8s(total.samples))
 
 
 def _bridges(key: Key, beyond: Sequence[tuple[int, Mapping[Cell, int]]]) -> list[tuple[Any, ...]]:
@@ -236,29 +225,7 @@ def _bridges(key: Key, beyond: Sequence[tuple[int, Mapping[Cell, int]]]) -> list
     ]
 
 
-_UNLEDGERED: Final = (
-    "INSERT INTO store.unledgered (edge, epoch, first_seq, last_seq, equipment, hour_us, samples)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s)"
-)
-_ADD: Final = f"""
-INSERT INTO store.ledger AS l (edge, epoch, equipment, hour, samples, checksum)
-VALUES (%(edge)s, %(epoch)s, %(equipment)s, %(hour)s, %(samples)s, %(checksum)s)
-ON CONFLICT (edge, epoch, equipment, hour) DO UPDATE SET samples = l.samples + excluded.samples,
-    checksum = mod(l.checksum + excluded.checksum, {MODULUS})
-"""  # noqa: S608
-_ADD_PENDING: Final = f"""
-INSERT INTO store.ledger AS l (edge, epoch, equipment, hour, samples, checksum, pending_samples, pending_checksum)
-VALUES (%(edge)s, %(epoch)s, %(equipment)s, %(hour)s, 0, 0, %(samples)s, %(checksum)s)
-ON CONFLICT (edge, epoch, equipment, hour) DO UPDATE SET
-    pending_samples = l.pending_samples + excluded.pending_samples,
-    pending_checksum = mod(l.pending_checksum + excluded.pending_checksum, {MODULUS})
-"""  # noqa: S608
-_SETTLE: Final = f"""
-UPDATE store.ledger SET samples = samples + pending_samples,
-    checksum = mod(checksum + pending_checksum, {MODULUS}), pending_samples = 0, pending_checksum = 0
-WHERE edge = %(edge)s AND epoch = %(epoch)s AND (pending_samples <> 0 OR pending_checksum <> 0)
-"""  # noqa: S608
-_THROUGH: Final = """
-INSERT INTO store.ledger_through AS t (edge, epoch, through) VALUES (%(edge)s, %(epoch)s, %(through)s)
-ON CONFLICT (edge, epoch) DO UPDATE SET through = greatest(t.through, excluded.through)
+_BRIDGE: Final = """
+INSERT INTO store.unledgered (edge, epoch, first_seq, last_seq, equipment, hour_us, samples)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
 """

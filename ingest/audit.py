@@ -5,8 +5,9 @@ Invariant: nothing that ingest counted decides about lost or doubled where the l
     expected = ledger + unledgered − dead          counted = rows in store.sample, each hashed again
 
 A cell with fewer rows than expected has lost, one with more has doubled, one with as many but another checksum has at
-least one of each. Samples of unknown cells (dropped by the spool's policy, records that cannot be read) are owed by their
-edge as a whole: deficits of its cells up to that number are explained. Deficits of an epoch with a young hole in its
+least one of each. What the edge dropped of a cell explains as much of that cell's deficit, and what it does not explain is
+doubled. Samples of unknown cells (records that cannot be read, drops of which nobody said of what) are owed by their edge as a
+whole: deficits of its cells up to that number are explained. Deficits of an epoch with a young hole in its
 sequence are in flight: its records may still come. One snapshot of the database is read, so a live line is judged rightly.
 """
 
@@ -19,9 +20,10 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from ingest.accounts import MODULUS, Cell
+from ingest.accounts import DROPPED, Cell
 from ingest.audit_report import AuditReport, EdgeAudit, EquipmentAudit
 from ingest.audit_rows import counted_rows
+from ingest.ledgers import MODULUS
 from telemetry.ledger import HOUR_US
 from telemetry.settings import Settings
 from telemetry.store import INGEST, connect, migrated
@@ -41,6 +43,7 @@ class _Cell:
     checksum: int = 0
     unledgered: int = 0
     dead: int = 0
+    dropped: int = 0
     counted: int = 0
     counted_checksum: int = 0
     edges: set[str] = field(default_factory=set)
@@ -92,9 +95,11 @@ async def _expected(connection: Connection) -> defaultdict[Cell, _Cell]:
         cell.ledger += samples
         cell.checksum = (cell.checksum + int(checksum)) % MODULUS
         cell.edges.add(edge)
-    for edge, equipment, hour_us, samples in await _rows(connection, _UNLEDGERED):
-        cells[equipment, hour_us].unledgered += samples
-        cells[equipment, hour_us].edges.add(edge)
+    for edge, equipment, hour_us, samples, dropped in await _rows(connection, _UNLEDGERED, (DROPPED, DROPPED)):
+        cell = cells[equipment, hour_us]
+        cell.unledgered += samples
+        cell.dropped += dropped
+        cell.edges.add(edge)
     for edge, equipment, hour_us, samples, checksum in await _rows(connection, _DEAD):
         cell = cells[equipment, hour_us]
         cell.dead += samples
@@ -104,7 +109,7 @@ async def _expected(connection: Connection) -> defaultdict[Cell, _Cell]:
 
 
 async def _epochs(connection: Connection) -> list[EdgeAudit]:
-    return [EdgeAudit(*row) for row in await _rows(connection, _EPOCHS, (HOLE_YOUNG_S,))]
+    return [EdgeAudit(*row) for row in await _rows(connection, _EPOCHS, (HOLE_YOUNG_S, DROPPED))]
 
 
 def judge(cells: Mapping[Cell, _Cell], epochs: list[EdgeAudit], *, since_us: int) -> AuditReport:
@@ -113,7 +118,7 @@ def judge(cells: Mapping[Cell, _Cell], epochs: list[EdgeAudit], *, since_us: int
     edges: defaultdict[str, _Edge] = defaultdict(_Edge)
     for epoch in epochs:
         edge = edges[epoch.edge]
-        edge.owed += epoch.dropped + epoch.unreadable - epoch.unledgered_unknown
+        edge.owed += epoch.dropped - epoch.dropped_known + epoch.unreadable - epoch.unledgered_unknown
         edge.young_hole |= epoch.hole == "young"
         edge.began_us = min(edge.began_us, epoch.began_us)
     for (equipment, hour_us), cell in sorted(cells.items()):
@@ -132,12 +137,15 @@ def _line(equipment: str, hour_us: int, cell: _Cell, edges: Mapping[str, _Edge])
     line = EquipmentAudit(equipment, hour_us, sorted(cell.edges))
     line.journaled, line.counted, line.dead = cell.ledger + cell.unledgered, cell.counted, cell.dead
     line.checksum = "pending" if cell.unledgered else "differs" if cell.mismatch else "same"
-    deficit = cell.expected - cell.counted
+    line.explained = cell.dropped
+    deficit = cell.expected - cell.dropped - cell.counted
     if deficit > 0:
         line.checksum = "differs"
         _explain(line, deficit, edges)
     elif deficit < 0:
         line.checksum, line.doubled = "differs", -deficit
+    elif cell.dropped:
+        line.checksum = "differs"
     elif cell.mismatch:
         line.lost = line.doubled = 1
     return line
@@ -168,7 +176,8 @@ SELECT edge, equipment, (extract(epoch FROM hour) * 1000000)::bigint, sum(sample
 FROM store.ledger GROUP BY 1, 2, 3 HAVING sum(samples) <> 0
 """
 _UNLEDGERED: Final[LiteralString] = """
-SELECT u.edge, c.equipment, c.hour_us, sum(c.samples)::bigint
+SELECT u.edge, c.equipment, c.hour_us, coalesce(sum(c.samples) FILTER (WHERE u.last_seq <> %s), 0)::bigint,
+       coalesce(sum(c.samples) FILTER (WHERE u.last_seq = %s), 0)::bigint
 FROM store.unledgered u, unnest(u.equipment, u.hour_us, u.samples) AS c(equipment, hour_us, samples)
 WHERE c.equipment <> '' GROUP BY 1, 2, 3
 """
@@ -193,6 +202,8 @@ SELECT k.edge, k.epoch, coalesce(k.missing::text, '{}'),
                  WHERE d.edge = k.edge AND d.epoch = k.epoch AND d.equipment = ''), 0)::bigint,
        coalesce((SELECT sum(c.samples) FROM store.unledgered u, unnest(u.equipment, u.samples) AS c(equipment, samples)
                  WHERE u.edge = k.edge AND u.epoch = k.epoch AND c.equipment = ''), 0)::bigint,
+       coalesce((SELECT sum(n) FROM store.unledgered u, unnest(u.samples) AS n
+                 WHERE u.edge = k.edge AND u.epoch = k.epoch AND u.last_seq = %s), 0)::bigint,
        (extract(epoch FROM k.first_at) * 1000000)::bigint
 FROM known k ORDER BY k.edge, k.first_at
 """

@@ -28,6 +28,8 @@ class EdgeAudit:
     ledger: int
     unreadable: int
     unledgered_unknown: int
+    dropped_known: int
+    """Of `dropped`, what the edge said of which equipment and hour it was."""
     began_us: int
 
     def as_json(self) -> dict[str, Any]:

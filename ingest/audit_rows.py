@@ -11,7 +11,8 @@ from typing import Any, Final, LiteralString
 import numpy as np
 import psycopg
 
-from ingest.accounts import MODULUS, Cell
+from ingest.accounts import Cell
+from ingest.ledgers import MODULUS
 from ingest.copy import EPOCH_2000_US
 from telemetry.ledger import hash_rows
 

@@ -129,7 +129,7 @@ class Worker:
         starts = {}
         positions = await load_positions(self._side, SERVICE, partitions)
         for partition in partitions:
-            self._writer.expected[partition] = positions[partition].next
+            self._writer.stand(partition, positions[partition])
             try:
                 starts[partition] = await verify_continuity(self._the_reader, partition, positions[partition])
             except LogDiscontinuity as error:
@@ -148,7 +148,7 @@ class Worker:
         self._unstored -= before - len(self._pending.readings)
         self._writer.online.forget_heard()
         for partition in partitions:
-            self._writer.expected.pop(partition, None)
+            self._writer.leave(partition)
             if self._stopped.pop(partition, None) is not None:
                 self._health.found(_named(partition))
         metrics.STOPPED.set(len(self._stopped))
@@ -200,7 +200,7 @@ class Worker:
     async def _hand_over(self) -> None:
         """Prepares the pending flush, and returns when its transaction begins."""
         flush, self._pending = self._pending, Flush()
-        job = await self._writer.prepare(flush.readings)
+        job = await self._writer.prepare(flush.readings, self._the_reader)
         self._taken.clear()
         self._jobs.put_nowait(job)
         await self._taken.wait()
@@ -263,7 +263,7 @@ class Worker:
             except LogDiscontinuity as error:
                 await self._stop_partition(partition, str(error))
                 continue
-            self._writer.expected[partition] = positions[partition].next
+            self._writer.stand(partition, positions[partition])
             await self._the_reader.seek(partition, start)
             await self._resume_partition(partition)
 

@@ -24,7 +24,8 @@ from ingest.signals import SignalTable
 from ingest.transaction import Job, Outcome, write
 from ingest.validate import bounds_at
 from telemetry.frozen import FrozenWatch
-from telemetry.log.protocol import Partition
+from telemetry.log.protocol import Partition, Reader
+from telemetry.position import Mark, Position, verify_unchanged
 from telemetry.settings import Settings
 
 log = structlog.get_logger()
@@ -63,6 +64,8 @@ class Writer:
         self.latest = Latest()
         self.expected: dict[Partition, int] = {}
         """The next offset of each partition that is ours."""
+        self._handed: dict[Partition, Mark] = {}
+        """The last record of each partition that was prepared; at first, the last one in the store."""
         self.signals = 0
         """How many signals the last flush had."""
 
@@ -71,8 +74,30 @@ class Writer:
         await self._signals.load(self._side)
         await self.online.load(self._side)
 
-    async def prepare(self, readings: Sequence[Reading]) -> Job:
-        """Everything about a flush that needs no transaction; may go on while another flush is written."""
+    def stand(self, partition: Partition, position: Position) -> None:
+        """A partition is ours, and the store is at this position of it."""
+        self.expected[partition] = position.next
+        self._handed.pop(partition, None)
+        if position.last is not None:
+            self._handed[partition] = position.last
+
+    def leave(self, partition: Partition) -> None:
+        """A partition is not ours any more."""
+        self.expected.pop(partition, None)
+        self._handed.pop(partition, None)
+
+    async def prepare(self, readings: Sequence[Reading], reader: Reader) -> Job:
+        """Everything about a flush that needs no transaction; goes on while the one before it is written.
+
+        Raises LogDiscontinuity where the log was replaced under the reader since the flush before was prepared.
+        """
+        first = {reading.record.partition: reading.record.offset for reading in reversed(readings)}
+        before = {p: (offset, self._handed[p]) for p, offset in first.items() if p in self._handed}
+        job, _ = await asyncio.gather(self._prepared(readings), verify_unchanged(reader, before))
+        self._handed.update({reading.record.partition: reading.mark for reading in readings})
+        return job
+
+    async def _prepared(self, readings: Sequence[Reading]) -> Job:
         dictionaries = await self._signals.resolve(self._side, names_of(readings))
         bounds = bounds_at(self._settings.the_clock.now_us(), late_bound_days=self._settings.late_bound_days)
         given = batches(readings, dictionaries)
@@ -90,8 +115,8 @@ class Writer:
             readings = job.readings
             if len(readings) > 1:
                 half = len(readings) // 2
-                await self.write(await self.prepare(readings[:half]))
-                await self.write(await self.prepare(readings[half:]))
+                await self.write(await self._prepared(readings[:half]))
+                await self.write(await self._prepared(readings[half:]))
                 return
             reading = readings[0]
             if isinstance(reading.content, Refused):
@@ -100,7 +125,7 @@ class Writer:
                 "record cannot be applied", offset=reading.record.offset, key=reading.record.key.decode("latin-1")
             )
             refused = Refused("content", f"{type(error).__name__}: {error}")
-            await self._transact(await self.prepare([replace(reading, content=refused)]))
+            await self._transact(await self._prepared([replace(reading, content=refused)]))
 
     async def _transact(self, job: Job) -> None:
         expected = {r.record.partition: self.expected[r.record.partition] for r in job.readings}

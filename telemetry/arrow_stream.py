@@ -80,6 +80,13 @@ class _Metadata:
         words[self._open] = numbers
         return words.tobytes()
 
+    def read(self, stream: bytes, at: int) -> tuple[int, list[int]]:
+        """(where the message's body begins, the numbers that it was filled with). Raises ValueError for other metadata."""
+        words = np.frombuffer(stream[at : at + self._words.nbytes], "<i8")
+        if len(words) != len(self._words) or (np.delete(words, self._open) != np.delete(self._words, self._open)).any():
+            raise ValueError("expected the metadata that this module writes")
+        return at + self._words.nbytes, words[self._open].tolist()
+
 
 SCHEMA_MESSAGE: Final = _Metadata(_schema()).filled()
 """The first message of every stream."""
@@ -127,6 +134,26 @@ def write_stream(
             _END,
         )
     )
+
+
+def read_places(stream: bytes) -> tuple[bytes, npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """What a record of samples is of, without pyarrow: (names end to end in UTF-8, (names + 1,) where each begins and the
+    last one ends, (n,) which name each row has, (n,) its time in µs); arrays are views of the stream.
+
+    Raises ValueError for a stream that `write_stream` did not write.
+    """
+    if not stream.startswith(SCHEMA_MESSAGE):
+        raise ValueError("expected the schema that this module writes")
+    body, (_, names, _, *places) = _NAMES.read(stream, len(SCHEMA_MESSAGE))
+    offsets = np.frombuffer(stream, "<i4", names + 1, body + places[2])
+    utf8 = stream[body + places[4] : body + places[4] + places[5]]
+    body, (_, n, *rest) = _ROWS.read(stream, body + places[4] + places[5] + -places[5] % 8)
+    places = rest[4:]
+    signal = np.frombuffer(stream, "<i4", n, body + places[2])
+    time_us = np.frombuffer(stream, "<i8", n, body + places[6])
+    if offsets[-1] != len(utf8) or (n and signal.view(np.uint32).max() >= names):
+        raise ValueError("expected names and indices that fit one another")
+    return utf8, offsets, signal, time_us
 
 
 def _laid(*lengths: int) -> tuple[int, list[int]]:

@@ -88,13 +88,25 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
+class DroppedCell:
+    """Samples of one equipment in one hour of sample time, among those that were dropped."""
+
+    equipment: str
+    hour_us: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class DroppedRange:
-    """Records [first, last] of (edge, epoch) that the spool's policy dropped, with their samples per (equipment, hour)."""
+    """Records [first, last] of (edge, epoch) that the spool's policy dropped, and how many samples they held."""
 
     epoch: int
     first: int
     last: int
     samples: int
+    cells: tuple[DroppedCell, ...] = ()
+    """Of what the samples were. Fewer than `samples` where that is not known: of records that cannot be read, and of those
+    that were dropped by an edge that did not say it yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ the set of accepted seqs. A worker moves both in the transaction of its own rows
     each flush, in one transaction:
                         new = await accept(conn, service, identities)        rows locked in the order of (edge, epoch)
                         … the service's own rows, of the records that are new …
+                        await verify_unchanged(reader, places)               was it fetched from the same log?
                         await advance(conn, service, partition, next=…, expected=…, last=mark(record))   last of all
     OffsetMoved         roll back, drop everything in memory, start again from load_positions
 
@@ -139,6 +140,22 @@ async def verify_continuity(reader: Reader, partition: Partition, position: Posi
     if found != position.last:
         raise _broken(partition, position.next - 1, "the log was wiped or restored", str(position.last), str(found))
     return position.next
+
+
+async def verify_unchanged(reader: Reader, places: Mapping[Partition, tuple[int, Mark]]) -> None:
+    """Compares the record before each place (its `next`, and who is there) with the one that was processed.
+
+    For what was fetched while nobody noticed that the log was replaced: Kafka goes on at the same offset of a topic that
+    was deleted, made anew and has grown past it. Called after the fetch and before the commit, it lets nothing of
+    another log in. What was trimmed meanwhile is no fault. Raises LogDiscontinuity; LogUnavailable.
+    """
+    for partition, (next_, last) in places.items():
+        record = await reader.read_at(partition, next_ - 1)
+        if record is None and (await reader.bounds(partition)).first >= next_:
+            continue
+        found = mark(record) if record is not None else "no record"
+        if found != last:
+            raise _broken(partition, next_ - 1, "the log was wiped or restored", str(last), str(found))
 
 
 async def advance(

@@ -32,7 +32,7 @@ from telemetry import plain
 from telemetry.arrow_stream import write_stream
 from telemetry.batch import SampleBatch
 from telemetry.errors import RecordError
-from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
+from telemetry.messages import DroppedCell, DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
 from telemetry.name_block import NameBlock, name_block
 from telemetry.names import NAME_PATTERN
 from telemetry.packed import pack, unpack
@@ -228,7 +228,15 @@ def encode_dropped(ranges: Sequence[DroppedRange]) -> Encoded:
 
 def decode_dropped(value: bytes) -> tuple[DroppedRange, ...]:
     """The dropped ranges of a record. Raises RecordError `json`."""
-    return tuple(plain.read(DroppedRange, row) for row in plain.rows(value))
+    return tuple(map(_dropped_range, plain.rows(value)))
+
+
+def _dropped_range(row: Mapping[str, Any]) -> DroppedRange:
+    cells = row.get("cells", [])
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise RecordError("json", "DroppedRange.cells: expected a list of objects")
+    found = plain.read(DroppedRange, {**row, "cells": []})
+    return replace(found, cells=tuple(plain.read(DroppedCell, cell) for cell in cells))
 
 
 def _encoded(kind: Kind, count: int, value: bytes) -> Encoded:

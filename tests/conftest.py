@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.fixtures.broker",
     "tests.fixtures.kafka",
     "tests.fixtures.store",
+    "tests.fixtures.places",
     "tests.fixtures.pglite",
     "tests.fixtures.receiver",
     "tests.fixtures.browser",

@@ -18,6 +18,7 @@ import click
 
 from telemetry.errors import ConfigError, VigilError
 from telemetry.settings import Settings, load_settings
+from vigil.backup_command import add_backup_commands
 
 INTERRUPTED = 130
 EDGE_COMMANDS = frozenset({"edge", "probe"})
@@ -299,6 +300,9 @@ def audit(state_dir: Path | None, as_json: bool) -> int:
     report = asyncio.run(run_audit(load_settings(state_dir=state_dir)))
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else str(report))
     return 0 if report.clean else 1
+
+
+add_backup_commands(vigil, example, STATE)
 
 
 @vigil.group(epilog=example("vigil deadletter list"))

@@ -25,6 +25,8 @@ from telemetry.settings import Settings
 
 ANSWER_S: Final = 10.0
 """A broker that does not answer for so long is unavailable."""
+METADATA_S: Final = 30.0
+"""How often clients look which topics and partitions there are: new partitions, and topics made anew, are seen by then."""
 ASK_WHY_S: Final = 2.0
 """How long each broker is given to say why it lets nobody in."""
 MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
@@ -50,7 +52,7 @@ class Access:
             "ssl_context": self.tls,
             "sasl_mechanism": self.mechanism,
             "request_timeout_ms": int(ANSWER_S * 1000),
-            "metadata_max_age_ms": 30_000,
+            "metadata_max_age_ms": int(METADATA_S * 1000),
             **login,
         }
 

@@ -38,7 +38,8 @@ class Counting:
     sender_keeps = True
 
     def __init__(self, source: Any, wanted: int, done: asyncio.Event, *, dies: bool) -> None:
-        self.decode, self.source, self.wanted, self.done, self.dies = source.decode, source, wanted, done, dies
+        self.decode, self.kept = source.decode, source.kept
+        self.source, self.wanted, self.done, self.dies = source, wanted, done, dies
         self.loop = asyncio.get_running_loop()
         self.taken = 0
 

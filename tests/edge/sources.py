@@ -40,6 +40,9 @@ class Given:
             state={key: value for thing in received for key, value in thing.state.items()},
         )
 
+    def kept(self, received: Thing) -> Decoded:
+        return Decoded(events=received.events, state=received.state)
+
     def journaled(self, received: Sequence[Thing]) -> None:
         for thing in received:
             thing.done()

@@ -140,6 +140,9 @@ def test_long_events_are_divided_between_records() -> None:
         def decode(self, received: Sequence[Event]) -> Decoded:
             return Decoded(events=received)
 
+        def kept(self, received: Event) -> Decoded:
+            return Decoded(events=[received])
+
         def journaled(self, received: Sequence[Event]) -> None: ...
 
     points = [f"a-point-of-this-device-{n}" for n in range(1_000)]

@@ -34,10 +34,13 @@ class FakeLog:
     values: list[bytes] = field(default_factory=list)
     at_s: list[float] = field(default_factory=list)
     fail: Callable[[Sequence[OutRecord]], None] = lambda records: None
+    unreachable: bool = False
     producers: int = 0
     closed: int = 0
 
     async def producer(self) -> FakeLog:
+        if self.unreachable:
+            raise LogUnavailable("nobody listens")
         self.producers += 1
         return self
 
@@ -147,6 +150,16 @@ async def test_while_the_log_is_away_records_wait_and_nothing_is_acknowledged(ri
     assert rig.health.waiting_for == {}
     assert rig.log.producers >= 2, "connected anew"
     assert rig.log.closed == rig.log.producers - 1, "and let go of before"
+
+
+async def test_the_log_is_sought_at_the_start_though_there_is_nothing_to_send(rig: Rig) -> None:
+    rig.log.unreachable = True
+    rig.health.missing("log", "not reached yet")
+    rig.start()
+    await until(lambda: rig.health.waiting_for.get("log") == "nobody listens")
+    rig.log.unreachable = False
+    await until(lambda: rig.health.waiting_for == {})
+    assert (rig.log.producers, rig.log.taken) == (1, [])
 
 
 async def test_a_log_at_its_cap_is_waited_for_and_said(rig: Rig) -> None:

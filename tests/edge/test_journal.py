@@ -175,6 +175,7 @@ async def test_beyond_its_memory_the_oldest_polled_samples_go_and_messages_are_r
     event = Event("e", NOW_US, "s", "4", True)
     first = threading.Event()
     assert put(journal, 500, equipment="m", source=MESSAGES, done=first.set)
+    await until(lambda: journal._prepared is not None)  # the rest waits behind it, and may be given up
     for n in range(30):
         assert put(journal, 500, time_us=NOW_US + n * 1000)
         journal.put_events([event])
@@ -189,6 +190,25 @@ async def test_beyond_its_memory_the_oldest_polled_samples_go_and_messages_are_r
     assert sum(n for kind, n in got if kind is Kind.SAMPLES) == 500 + 30 * 500 - lost
     assert sum(n for kind, n in got if kind is Kind.EVENTS) == 30, "events stay"
     assert journal.has_room
+
+
+async def test_readings_that_are_given_up_leave_behind_what_their_device_had_just_taught(journal: Journal) -> None:
+    """Samples are read again in a second; what a device refuses would have to be found out again."""
+    await fill_disk(journal)
+    journal.queued_rows = 2_000
+    learned = Event("e0", NOW_US, "vigil", "plan-learned", True)
+    await until(lambda: put(journal, 500, equipment="first") and journal._prepared is not None)
+    put(journal, 500, equipment="e0", events=[learned], state={"plan/e0": "old", "plan/e1": "kept"})
+    put(journal, 500, equipment="e0", state={"plan/e0": "new"})
+    for n in range(20):
+        put(journal, 500, time_us=NOW_US + n * 1000)
+    put(journal, 5_000, equipment="e2", state={"plan/e2": "of one that there is no room for"})
+    assert journal.losses.unjournaled_samples >= 5_000 + 19 * 500
+    await empty_disk(journal)
+    await until(lambda: not journal._queue and journal._prepared is None)
+    kept = await journal.call(lambda spool: spool.state())
+    assert kept == {"plan/e0": "new", "plan/e1": "kept", "plan/e2": "of one that there is no room for"}
+    assert sum(n for kind, n in await records(journal) if kind is Kind.EVENTS) == 1
 
 
 async def test_a_spool_that_breaks_fails_the_service_instead_of_going_on(tmp_path: Path) -> None:

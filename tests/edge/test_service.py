@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -200,6 +201,51 @@ async def test_a_register_that_changes_is_on_the_log_soon_after_its_poll(tmp_pat
         await reader.close()
         await log.close()
         await edge.end()
+
+
+@dataclass
+class Recorded(Health):
+    """Remembers what was found when nothing was missing any longer."""
+
+    were_found: list[str] = field(default_factory=list)
+    ready_after: list[list[str]] = field(default_factory=list)
+
+    def found(self, what: str) -> None:
+        super().found(what)
+        self.were_found.append(what)
+        if not self.waiting_for:
+            self.ready_after.append([*self.were_found])
+
+
+async def test_it_is_not_ready_before_it_has_reached_the_log_and_every_broker(
+    tmp_path: Path, boiler: str, mosquitto: Mosquitto
+) -> None:
+    settings = plant_of(tmp_path, f"{boiler}/1", f"{mosquitto.url}/plant/2", "mqtt://127.0.0.1:1/plant/3")
+    health, stop = Recorded("edge"), asyncio.Event()
+    edge = asyncio.create_task(run(settings, stop, health))
+    await asyncio.sleep(0)
+    assert health.waiting_for == {"log": "not reached yet"}
+    nobody = "mqtt://127.0.0.1:1"
+    await until(lambda: "cannot be reached" in health.waiting_for.get(nobody, "") and len(health.waiting_for) == 1)
+    assert health.ready_after == [], "a broker is away"
+    assert settings.plant is not None
+    text = settings.plant.read_text(encoding="utf-8")
+    settings.plant.write_text(text.replace("127.0.0.1:1/plant", f"{mosquitto.url.removeprefix('mqtt://')}/plant"))
+    await until(lambda: bool(health.ready_after))
+    assert {"log", mosquitto.url, nobody} <= set(health.ready_after[0]), "and nobody waits for who is asked no longer"
+    await until(lambda: not health.waiting_for)
+    stop.set()
+    await edge
+
+
+async def test_it_is_not_ready_while_no_log_was_ever_reached(tmp_path: Path, boiler: str) -> None:
+    settings = plant_of(tmp_path, f"{boiler}/1").model_copy(update={"log": "kafka://127.0.0.1:1"})
+    health, stop = Recorded("edge"), asyncio.Event()
+    edge = asyncio.create_task(run(settings, stop, health))
+    await until(lambda: "127.0.0.1:1" in health.waiting_for.get("log", ""))
+    assert health.ready_after == []
+    stop.set()
+    await edge
 
 
 async def test_a_second_edge_of_the_same_name_on_the_same_state_is_refused(tmp_path: Path, boiler: str) -> None:

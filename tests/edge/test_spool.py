@@ -139,7 +139,7 @@ def test_a_file_of_a_later_version_is_refused_and_left_as_it_is(path: Path) -> N
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(sqlite3.OperationalError, match="version 1 or before, found 99"):
+    with pytest.raises(sqlite3.OperationalError, match="version 2 or before, found 99"):
         open_at(path, 2)
 
 
@@ -288,6 +288,19 @@ def test_a_spool_of_version_0_opens_with_its_records_its_ledger_and_its_drops(pa
     ]
     spool.close()
     open_at(path, 7).close()
+
+
+def test_a_spool_of_version_1_tells_of_the_drops_that_it_has(path: Path) -> None:
+    open_at(path, 5).close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE dropped_cell")
+        db.execute("INSERT INTO dropped VALUES (5, 9, 10, 3)")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    spool = open_at(path, 6)
+    spool.publish()
+    assert drops(forwarded(spool)) == [DroppedRange(5, 9, 10, 3)]
+    spool.close()
 
 
 VERSION_0 = """

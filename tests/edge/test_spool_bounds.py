@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge.spool_bounds import OVERHEAD
-from telemetry.messages import DroppedRange, Kind
+from telemetry.ledger import HOUR_US
+from telemetry.messages import DroppedCell, DroppedRange, Kind
 from telemetry.wire import Encoded
 from tests.edge.spools import (
     BIG,
@@ -32,6 +33,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "spool.sqlite"
 
 
+def dropped(first: int, last: int, n: int) -> DroppedRange:
+    """Of epoch 1, with n samples of equipment e in the hour of NOW_US."""
+    return DroppedRange(1, first, last, n, (DroppedCell("e", NOW_US // HOUR_US * HOUR_US, n),))
+
+
 def kinds(records: list[tuple[int, int, Encoded]]) -> list[Kind]:
     return [record.kind for _, _, record in records]
 
@@ -48,7 +54,7 @@ def test_at_its_bound_the_oldest_samples_go_first_and_events_stay(path: Path) ->
     assert seqs == list(range(31 - len(seqs), 31)), "the newest samples, without a gap"
     assert spool.counts.dropped_samples == 10 * (30 - len(seqs))
     spool.publish()
-    assert drops(everything(spool)) == [DroppedRange(1, 1, 30 - len(seqs), 10 * (30 - len(seqs)))]
+    assert drops(everything(spool)) == [dropped(1, 30 - len(seqs), 10 * (30 - len(seqs)))]
     spool.close()
 
 
@@ -81,7 +87,7 @@ def test_ranges_of_what_was_dropped_at_once_leave_out_what_was_kept_between(path
     sent = forwarded(spool)
     assert kinds(sent) == [Kind.EVENTS] * 3
     spool.publish()
-    expected = [DroppedRange(1, 0, 1, 200), DroppedRange(1, 3, 4, 200), DroppedRange(1, 6, 7, 200)]
+    expected = [dropped(0, 1, 200), dropped(3, 4, 200), dropped(6, 7, 200)]
     assert drops(forwarded(spool)) == expected
     assert spool.publish() == 0, "said once"
     spool.close()
@@ -142,7 +148,7 @@ def test_a_spool_with_a_smaller_bound_than_before_drops_at_opening_and_says_so(p
     sent = forwarded(spool)
     assert [seq for _, seq, _ in sent] == list(range(gone, 10))
     spool.publish()
-    assert drops(forwarded(spool)) == [DroppedRange(1, 0, gone - 1, 100 * gone)]
+    assert drops(forwarded(spool)) == [dropped(0, gone - 1, 100 * gone)]
     spool.close()
 
 

@@ -13,7 +13,7 @@ from telemetry import wire
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
 from telemetry.log.protocol import OutRecord
-from telemetry.messages import DroppedRange, Ledger
+from telemetry.messages import DroppedCell, DroppedRange, Ledger
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
@@ -128,6 +128,65 @@ async def test_drops_explain_what_is_missing_and_only_so_much(store: Settings) -
     assert execute(store.store, "SELECT code FROM events") == [("range-dropped",)]
     execute(store.store, "DELETE FROM store.sample WHERE value = 21")
     assert (await audit(store)).lost == 1
+
+
+async def test_a_drop_that_says_of_what_explains_only_that(store: Settings) -> None:
+    """Of the two equipments that lack rows, one lost them: the drop of the other is not spent on it."""
+    async with producing(store) as producer, ingesting(store):
+        edge = Edge(producer)
+        edge.samples(batch(["z/x"], start_us=HOUR))  # journaled as seq 0, then dropped by the spool
+        await edge.send_samples(batch(["a/x"], start_us=HOUR))
+        await edge.send_dropped(DroppedRange(edge.epoch, 0, 0, 10, (DroppedCell("z", HOUR, 10),)))
+
+        def accepted() -> bool:
+            rows = execute(store.store, "SELECT missing::text, upper(accepted) FROM ingest_progress")
+            return rows == [("{}", edge.seq)]
+
+        await until(accepted)
+        early = await audit(store)
+        assert sums(early) == dict(journaled=20, stored=10, dropped=10, dead=0, in_flight=0, lost=0, doubled=0)
+        await edge.send_ledger()
+        await until(accepted)
+    report = await audit(store)
+    assert sums(report) == sums(early), "whether or not the ledger covers it yet"
+    assert [(e.equipment, e.counted, e.explained) for e in report.equipment] == [("a", 10, 0), ("z", 0, 10)]
+    assert report.clean
+    execute(store.store, "DELETE FROM store.sample WHERE value = 2.5")
+    report = await audit(store)
+    assert [(e.equipment, e.lost, e.doubled) for e in report.equipment] == [("a", 1, 0), ("z", 0, 0)]
+
+
+async def test_what_was_dropped_of_one_and_is_missing_of_another_is_lost_and_doubled(store: Settings) -> None:
+    async with producing(store) as producer, ingesting(store):
+        edge = Edge(producer)
+        edge.samples(batch(["a/x"], start_us=HOUR))
+        await edge.send_samples(batch(["b/x"], start_us=HOUR))
+        await edge.send_dropped(DroppedRange(edge.epoch, 0, 0, 10, (DroppedCell("b", HOUR, 10),)))
+        await edge.send_ledger()
+        await until(lambda: execute(store.store, "SELECT upper(accepted) FROM ingest_progress") == [(edge.seq,)])
+    report = await audit(store)
+    assert [(e.equipment, e.lost, e.doubled) for e in report.equipment] == [("a", 10, 0), ("b", 0, 10)]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        (DroppedCell("a", HOUR, 11),),
+        (DroppedCell("a", HOUR, 20), DroppedCell("b", HOUR, -10)),
+        (DroppedCell("", HOUR, 10),),
+    ],
+)
+async def test_cells_of_a_drop_that_cannot_be_right_count_as_none(
+    plain_store: Settings, cells: tuple[DroppedCell, ...]
+) -> None:
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge = Edge(producer)
+        edge.samples(batch(["a/x"], start_us=HOUR))
+        await edge.send_dropped(DroppedRange(edge.epoch, 0, 0, 10, cells))
+        await edge.send_ledger()
+        await until(lambda: execute(plain_store.store, "SELECT upper(accepted) FROM ingest_progress") == [(edge.seq,)])
+    report = await audit(plain_store)
+    assert sums(report) == dict(journaled=10, stored=0, dropped=10, dead=0, in_flight=0, lost=0, doubled=0)
 
 
 async def test_dead_rows_and_unreadable_records_are_accounted_for(store: Settings) -> None:

@@ -155,16 +155,22 @@ def test_the_policies_are_as_they_are_written_down(wasm_timescale: WasmTimescale
     rows(wasm_timescale, "SELECT store.apply_retention(%s, %s)", (RAW, LATE))
     found = rows(
         wasm_timescale,
-        "SELECT proc_name, config ->> 'drop_after', config ->> 'start_offset', config ->> 'end_offset',"
-        " config ->> 'buckets_per_batch', config ->> 'compress_after'"
-        " FROM timescaledb_information.jobs WHERE proc_schema = '_timescaledb_functions' AND config ? 'hypertable_id'"
-        " OR config ? 'mat_hypertable_id' ORDER BY 1, 4 DESC",
+        "SELECT proc_name, hypertable_name, schedule_interval, fixed_schedule,"
+        " config - 'hypertable_id' - 'mat_hypertable_id'"
+        " FROM timescaledb_information.jobs WHERE config ? 'hypertable_id' OR config ? 'mat_hypertable_id'"
+        " ORDER BY 1, 2",
     )
+    refresh = {"start_offset": "30 days", "buckets_per_batch": 0}
+    minute, hour, day = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
     assert found == [
-        ("policy_compression", None, None, None, None, "1 day"),
-        ("policy_refresh_continuous_aggregate", None, "30 days", "02:00:00", "0", None),
-        ("policy_refresh_continuous_aggregate", None, "30 days", "00:02:00", "0", None),
-        ("policy_retention", "90 days", None, None, None, None),
+        ("policy_compression", "sample", hour, True, {"compress_after": "1 day"}),
+        ("policy_compression", "sample_1h", 12 * hour, True, {"compress_after": "32 days"}),
+        ("policy_compression", "sample_1m", 12 * hour, True, {"compress_after": "32 days"}),
+        ("policy_refresh_continuous_aggregate", "sample_1h", 10 * minute, True, refresh | {"end_offset": "02:00:00"}),
+        ("policy_refresh_continuous_aggregate", "sample_1m", minute, True, refresh | {"end_offset": "00:02:00"}),
+        ("policy_retention", "sample", day, True, {"drop_after": "90 days"}),
+        ("policy_retention", "sample_1h", day, True, {"drop_after": "3660 days"}),
+        ("policy_retention", "sample_1m", day, True, {"drop_after": "400 days"}),
     ]
 
 

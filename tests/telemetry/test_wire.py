@@ -21,7 +21,7 @@ from telemetry import arrow_read, wire
 from telemetry.arrow_read import decode_samples
 from telemetry.batch import EMPTY, SampleBatch, from_rows
 from telemetry.errors import RecordError
-from telemetry.messages import DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
+from telemetry.messages import DroppedCell, DroppedRange, Event, Finding, Heartbeat, Kind, Ledger, LedgerEntry, Registry
 from telemetry.wire import Identity, check_crc, encode_samples, headers, read_envelope
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -330,7 +330,7 @@ FINDING = Finding("lift-1", "speed", "limit:high", True, T0, T0 + 5, 1.0, {"valu
 HEARTBEAT = Heartbeat("edge-1", T0, ("lift-1", "lift-2"), {"lift-2": T0 - 5})
 REGISTRY = Registry("edge-1", T0, {"site": {"id": "minhang"}, "equipment": []})
 LEDGER = Ledger("edge-1", 2**63 - 1, 41, (LedgerEntry("lift-1", T0, 100, 2**64 - 1),))
-DROPPED = (DroppedRange(7, 0, 41, 8200),)
+DROPPED = (DroppedRange(7, 0, 41, 8200), DroppedRange(7, 50, 50, 3, (DroppedCell("lift-1", T0, 2),)))
 
 ENCODED: dict[str, tuple[wire.Encoded, object]] = {
     "samples": (encode_samples(BATCH), BATCH),
@@ -426,3 +426,14 @@ def test_arrays_that_were_read_cannot_be_written_to() -> None:
     for array in (batch.signal, batch.time_us, batch.value, batch.quality):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+def test_drops_of_an_edge_that_does_not_say_of_what_are_read() -> None:
+    value = b'[{"epoch":7,"first":0,"last":41,"samples":8200}]'
+    assert wire.decode_dropped(value) == (DroppedRange(7, 0, 41, 8200),)
+
+
+@pytest.mark.parametrize("cells", [b"3", b"[3]", b'[{"equipment":"a"}]', b'[{"equipment":1,"hour_us":0,"samples":1}]'])
+def test_drops_whose_cells_are_no_cells_are_refused(cells: bytes) -> None:
+    with pytest.raises(RecordError, match="json"):
+        wire.decode_dropped(b'[{"epoch":7,"first":0,"last":41,"samples":8200,"cells":' + cells + b"}]")

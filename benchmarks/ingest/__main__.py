@@ -1,0 +1,87 @@
+"""Ingest into TimescaleDB under load, each row of issue 5's table by one command.
+
+    python -m benchmarks.ingest throughput --signals 1000 --seconds 60
+    python -m benchmarks.ingest raw --signals 1000 --seconds 15 --rounds 5
+
+Kafka, PostgreSQL with TimescaleDB and `vigil ingest` run on this machine, as processes of this run's own, on loopback; the
+log is filled beforehand. Everything is deleted afterwards. `--seconds` is how long a writer of 2 M samples/s would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.ingest import latency, small, throughput
+from benchmarks.ingest.fleet import Fleet
+from benchmarks.ingest.report import SHOWN, throughputs
+from benchmarks.machine import machine
+
+ROWS = ("throughput", "raw", "writers", "latency", "small")
+FULL_PER_S = 2_000_000
+
+
+def main() -> None:
+    """See the module."""
+    arguments = parse(sys.argv[1:])
+    print(machine(), file=sys.stderr, flush=True)
+    found = measure(arguments)
+    if arguments.json:
+        print(json.dumps({"machine": machine(), "row": arguments.row, **found}))
+    else:
+        print(SHOWN.get(arguments.row, throughputs)(found), flush=True)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("--signals", type=int, default=1_000)
+    parser.add_argument("--edges", type=int, help="default: 2; 10 from 100,000 signals on")
+    parser.add_argument("--record-samples", type=int, default=10_000)
+    parser.add_argument(
+        "--rate-hz", type=int, default=0, help="readings of a signal in a second; 0: so that records fill"
+    )
+    parser.add_argument("--jitter-us", type=int, default=2_000, help="how late a poll may be")
+    parser.add_argument("--seconds", type=float, help="default: 60; latency 15 a phase; small 240")
+    parser.add_argument("--samples", type=int, help="instead of --seconds")
+    parser.add_argument("--rounds", type=int, help="runs of each side; default: 1; raw 5")
+    parser.add_argument("--most", type=int, default=2_500_000, help="latency: samples a second that are prepared for")
+    parser.add_argument("--background", action="store_true", help="TimescaleDB's own jobs run as well")
+    parser.add_argument("--no-audit", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args(words)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One row of the table."""
+    edges = arguments.edges or (10 if arguments.signals >= 100_000 else 2)
+    fleet = Fleet(
+        arguments.signals, edges, arguments.record_samples, jitter_us=arguments.jitter_us, rate_hz=arguments.rate_hz
+    )
+    if arguments.row == "latency":
+        return latency.measure(fleet, arguments.seconds or 15.0, most_per_s=arguments.most)
+    if arguments.row == "small":
+        return small.measure(arguments.seconds or 240.0)
+    case = throughput.Case(
+        fleet,
+        arguments.samples or int((arguments.seconds or 60.0) * FULL_PER_S),
+        writers=2 if arguments.row == "writers" else 1,
+        rounds=arguments.rounds or (5 if arguments.row == "raw" else 1),
+        with_raw=arguments.row == "raw",
+        background=arguments.background,
+        audit=not arguments.no_audit,
+    )
+    return {
+        "row": arguments.row,
+        "signals": fleet.signals,
+        "record_samples": fleet.record_samples,
+        **throughput.measure(case),
+    }
+
+
+if __name__ == "__main__":
+    main()

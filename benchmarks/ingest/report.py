@@ -1,0 +1,70 @@
+"""From runs to a row of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+
+def throughputs(found: dict[str, Any]) -> str:
+    """A table with one line a side."""
+    lines = [
+        "| row | signals · record | M samples/s | slowest 10 s | CPU s a million | B a sample | rows a flush |"
+        " RSS · peak · slope | audit |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines.append(_line(found["row"], found, found["vigil"]))
+    if "raw" in found:
+        lines.append(_line("raw COPY", found, found["raw"]))
+        each = " ".join(f"{one:.2f}" for one in found["ratios"])
+        lines.append(f"\nratio to the raw limit: **{found['ratio']:.2f}** (median of {each})")
+    return "\n".join(lines)
+
+
+def _line(row: str, found: dict[str, Any], side: dict[str, Any]) -> str:
+    cpu = " · ".join(f"{who} {spent:.2f}" for who, spent in side["cpu_s_per_million"].items())
+    slowest = f"{side['slowest_10s_per_s'] / 1e6:.2f}" if "slowest_10s_per_s" in side else ""
+    memory = ""
+    if "rss_mb" in side:
+        memory = f"{side['rss_mb']:.0f} · {side['peak_mb']:.0f} MiB · {side['slope_mb_per_min']:+.0f} MiB/min"
+    audit = side.get("audit")
+    verdict = f"lost {audit['lost']}, doubled {audit['doubled']}" if audit else ""
+    return (
+        f"| {row} | {found['signals']:,} · {found['record_samples']:,} | **{side['per_s'] / 1e6:.2f}** | {slowest} | {cpu} "
+        f"| {side['bytes_per_sample']:.1f} | {side['flush_rows']:,.0f} | {memory} | {verdict} |"
+    )
+
+
+def latencies(found: dict[str, Any]) -> str:
+    """A table with one line a phase. Ingest's own quantiles are of its histogram's buckets, of a flush's oldest record."""
+    lines = [
+        "| row | signals · record | stored, samples/s | p50 | p99 | worst | ingest's own p50 · p99 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| latency, {one['phase']} | {one['signals']:,} · {one['record_samples']:,} | {one['stored_per_s']:,} "
+        f"| {one['p50_s'] * 1e3:,.0f} ms | **{one['p99_s'] * 1e3:,.0f} ms** | {one['worst_s'] * 1e3:,.0f} ms "
+        f"| {one['own_p50_s'] * 1e3:,.0f} · {one['own_p99_s'] * 1e3:,.0f} ms |"
+        for one in found["phases"]
+    ]
+    return "\n".join(lines)
+
+
+def smalls(found: dict[str, Any]) -> str:
+    """A table with one line a way of storing."""
+    lines = [
+        "| 10,000 samples/s of 2,000 signals | rows | flushes direct · plain | B a sample written | after the policy |"
+        " compressed anew | audit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for way in ("real time", "bulk"):
+        one = found[way]
+        lines.append(
+            f"| {way} | {one['rows']:,} | {one['flushes']['direct']} · {one['flushes']['plain']} | {one['bytes_before']:.1f} "
+            f"| **{one['bytes_after']:.1f}** | {one['bytes_least']:.1f} | lost {one['lost']}, doubled {one['doubled']} |"
+        )
+    return "\n".join([*lines, "", f"real time to bulk: **{found['ratio']:.2f}** (limit 1.5)"])
+
+
+SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {"latency": latencies, "small": smalls}
+"""How rows that are no plain throughput are shown."""
