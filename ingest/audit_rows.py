@@ -12,8 +12,8 @@ import numpy as np
 import psycopg
 
 from ingest.accounts import Cell
-from ingest.ledgers import MODULUS
 from ingest.copy import EPOCH_2000_US
+from ingest.ledgers import MODULUS
 from telemetry.ledger import hash_rows
 
 Connection = psycopg.AsyncConnection[Any]
