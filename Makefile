@@ -1,8 +1,10 @@
 # make up     the whole line on this machine, with the demonstration plant, at http://127.0.0.1:8480
 # make test   installs what the tests need and runs them
 # make lint   ruff, mypy, import-linter
-# make test-long   what takes minutes: the log against its model, alerting killed at every step
+# make test-long   what takes minutes: the log against its model, alerting killed at every step, soak, chaos
 # make soak   the edge under random faults for SOAK_MINUTES (30), with its figures; SOAK_SEED draws the same faults again
+# make chaos  the whole line under CHAOS_KILLS (200) random kills and cuts, and whether anything was lost or doubled;
+#             CHAOS_SEED draws the same faults again, CHAOS_ARGS=--embedded takes the embedded log and PostgreSQL
 # make bench  the benchmarks; results go into docs/benchmarks.md by hand
 
 PYTHON ?= python3
@@ -12,10 +14,13 @@ UP_ARGS ?=
 TEST_ARGS ?=
 SOAK_MINUTES ?= 30
 SOAK_SEED ?=
+CHAOS_KILLS ?= 200
+CHAOS_SEED ?=
+CHAOS_ARGS ?=
 # one a core; each has its own brokers and databases
 TEST_WORKERS ?= 2
 
-.PHONY: up test test-long soak lint bench parts schemas clean
+.PHONY: up test test-long soak chaos lint bench parts schemas clean
 
 up: $(VENV)/.installed
 	@exec $(BIN)/vigil up $(UP_ARGS)
@@ -28,6 +33,9 @@ test-long: $(VENV)/.installed-dev parts
 
 soak: $(VENV)/.installed-dev parts
 	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
+chaos: $(VENV)/.installed-dev parts
+	$(BIN)/python -m tests.chaos --kills $(CHAOS_KILLS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(CHAOS_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ BENCHMARKS = (
     ("benchmarks.mqtt_decode",),
     ("benchmarks.crossover",),
     ("benchmarks.edge", "all", "--rounds", "1"),
+    ("benchmarks.ingest", "raw", "--seconds", "10", "--rounds", "3"),
+    ("benchmarks.ingest", "latency"),
 )
 
 

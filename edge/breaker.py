@@ -48,6 +48,10 @@ class Breaker:
             return True
         return self.state is State.CLOSED
 
+    def put_off(self) -> None:
+        """The probe could not be made now: the next cycle is one."""
+        self.state = State.OPEN
+
     def reopen(self, now_s: float, since_us: int) -> None:
         """It has been failing since then; the next cycle is a probe."""
         self.state, self.retry_s, self.failing_since_us = State.OPEN, now_s, since_us

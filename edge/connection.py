@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import structlog
 
 from edge.reach import Reach
+from edge.ties import Ties
 
 log = structlog.get_logger()
 
@@ -27,6 +28,11 @@ class Owner(Protocol):
     @property
     def served(self) -> bool:
         """Whether anything was answered on it."""
+        ...
+
+    @property
+    def ties(self) -> Ties:
+        """What is known of other connections to the endpoint."""
         ...
 
     def received(self, data: bytes) -> None:
@@ -78,6 +84,8 @@ class Connection:
     _wait_s: float = 0.0
     _useless: int = 0
     """Connections in a row that were closed before anything was answered."""
+    _ended_s: float = 0.0
+    """When the last one was closed by the other side."""
 
     def may_try(self, now_s: float) -> bool:
         """Whether there is a connection, one is being made, or one may be tried now."""
@@ -87,6 +95,10 @@ class Connection:
     def opening(self) -> bool:
         """Whether one is being made."""
         return self._connecting is not None
+
+    def older(self, other: Connection) -> bool:
+        """Whether there is one still that was made before the other's."""
+        return self.transport is not None and self.up_s <= other.up_s
 
     def open(self, timeout_s: float, done: Callable[[bool], None]) -> None:
         """Has a connection made, unless one is; `done` is told whether there is one."""
@@ -131,12 +143,15 @@ class Connection:
         self.hang_up()
 
     def ended(self, why: str) -> None:
-        """It was closed by the other side. A second one in a row without an answer was no better than none."""
+        """It was closed by the other side. Too many in a row without an answer were no better than none."""
         self.transport = self._wire = None
-        self._useless = 0 if self.owner.served else self._useless + 1
+        before_s, self._ended_s = self._ended_s, asyncio.get_running_loop().time()
+        # Answers on other connections, meanwhile, say that the endpoint is well: then one of its units closes them.
+        is_well = self.owner.served or self.owner.ties.last_heard_s() > before_s
+        self._useless = 0 if is_well else self._useless + 1
         if not self._useless:
             self._wait_s = 0.0
-        elif self._useless > 1:
+        elif self._useless > self.owner.ties.tolerance():
             self.back_off(f"{self.reach.name(self._used)} closed the connection without an answer")
         self.owner.lost(why)
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from edge.columns import NOTHING, Columns
 from telemetry.messages import Event
 from telemetry.wire import Encoded
+
+UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What data that nobody thought of can make of its reader: it costs that data, not the service. Anything else is no matter of
+data (a disk, a lock, memory, an assertion), and ends the service."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,22 +2,24 @@
 counters made totals, thinned by exception, joined and encoded. On the journal's thread, for a whole commit at once.
 
 Invariant: `prepare` is called once for everything received, in order; what it returns is journaled whole or tried again,
-never prepared again, because codes, counters and thinning remember what went through them.
+never prepared again, because codes, counters and thinning remember what went through them. What thinning holds back after
+it is in its state: with every commit, all that was received is durable, whether reported, suppressed or held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from edge import metrics
-from edge.codes import Changes
+from edge.codes import Changes, make_changes
 from edge.columns import RECORD_BYTES, Columns, encode, join
 from edge.counters import Counters, Wrapping
-from edge.driver import Decoded, Source
+from edge.driver import UNREADABLE, Decoded, Source
+from edge.held import held_equipment, held_key, read_held, spell_held
 from edge.ledger import Increments, count
 from edge.provisional import Provisional, provisional_events, provisional_samples
 from edge.report import Policy, Reporter
@@ -68,7 +70,11 @@ class Intake:
     """Of that equipment: the blocks that counters and reporter know."""
     _looked_us: int = 0
     _left: list[Columns] = field(default_factory=list)
-    """Held back of equipment that is gone."""
+    """Held back of equipment that is gone, or by an earlier run."""
+    _changed: set[str] = field(default_factory=set)
+    """Equipment of which the state says what is held back no more."""
+    _holding: set[str] = field(default_factory=set)
+    """Equipment of which something may be held back."""
 
     def mind(self, gone: Sequence[Equipment], new: Sequence[Equipment]) -> None:
         """Which equipment is read no more, and which from now on."""
@@ -78,25 +84,33 @@ class Intake:
             for block in self._blocks.pop(one.id, {}).values():
                 self.counters.forget(block)
                 self._left.append(self.reporter.forget(block))
+            if one.id in self._holding:
+                self._changed.add(one.id)
+                self._holding.discard(one.id)
         for one in new:
             self.changes.watch(one.id, one.profile)
             if any(_wrapping(one, p) is not None or p.report is not None for p in one.profile.points.values()):
                 self._special[one.id] = one
+            if any(p.report is not None and p.report.swinging_door is not None for p in one.profile.points.values()):
+                self._holding.add(one.id)
 
-    def held(self) -> Columns:
-        """What report by exception holds back. It is held no more."""
+    def held(self) -> Decoded:
+        """What report by exception holds back. It is held no more, once this is journaled."""
         left, self._left = self._left, []
-        return join([*left, self.reporter.flush()])
+        columns = join([*left, self.reporter.flush()])
+        return Decoded(thinned=columns, state={held_key(equipment): "" for equipment in columns.equipment})
 
-    def prepare(self, received: Sequence[tuple[Source, Any]]) -> Prepared:
-        """Everything that was received since the last time."""
+    def prepare(self, received: Sequence[tuple[Source, Any]], *, apart: bool = False) -> Prepared:
+        """Everything that was received since the last time. `apart`: it may be journaled after what comes later, or what came
+        before may; then it has nothing of other equipment with it (what that holds back goes out next time).
+        """
         by_source: dict[Source, list[Any]] = {}
         for source, thing in received:
             by_source.setdefault(source, []).append(thing)
         decoded = [one for source, things in by_source.items() for one in _decoded(source, things)]
         state: dict[str, str] = {}
         raw = join([d.columns for d in decoded])
-        self._meet(raw)
+        replaced = self._meet(raw)
         counted = self.counters.count(raw)
         read = counted.columns
         events = [event for d in decoded for event in d.events]
@@ -104,8 +118,12 @@ class Intake:
         state.update(counted.state)
         for one in decoded:
             state.update(one.state)
-        left, self._left = self._left, []
-        columns = join([*left, *(d.thinned for d in decoded), self._thin(read)])
+        left, changed = ([], set()) if apart else (self._left, self._changed)
+        columns = join([*left, *replaced, *(d.thinned for d in decoded), self._thin(read, apart=apart)])
+        if not apart:
+            self._left, self._changed = [], set()
+        if self._holding or changed:
+            state.update(self._kept((self._holding & {*read.equipment, *columns.equipment}) | changed))
         columns, events, provisional = _provisional(columns, events)
         records = encode(columns)
         for i in range(0, len(events), RECORD_EVENTS):
@@ -123,10 +141,11 @@ class Intake:
             len(events),
         )
 
-    def _meet(self, columns: Columns) -> None:
-        """Blocks that are new are made known to counters and reporter."""
+    def _meet(self, columns: Columns) -> list[Columns]:
+        """Blocks that are new are made known to counters and reporter; what those that they replace held back."""
+        replaced: list[Columns] = []
         if not self._special:
-            return
+            return replaced
         for equipment, block in zip(columns.equipment, columns.blocks, strict=True):
             one = self._special.get(equipment)
             if one is not None and id(block) not in self._blocks.get(equipment, {}):
@@ -136,17 +155,16 @@ class Intake:
                 points = [one.profile.points.get(split_signal(signal)[1]) for signal in block.names]
                 self.counters.add(block, [None if point is None else _wrapping(one, point) for point in points])
                 self.reporter.add(block, [None if point is None else _policy(point) for point in points])
-                for old in same:
-                    self._replace(equipment, old, columns)
+                # Another plan reads the same signals. Not while some are still of the old one.
+                replaced += [self._forget(equipment, old) for old in same if not any(b is old for b in columns.blocks)]
+        return replaced
 
-    def _replace(self, equipment: str, old: NameBlock, columns: Columns) -> None:
-        """Another block has the same signals, since another plan reads them. Not while some are still of the old one."""
-        if not any(block is old for block in columns.blocks):
-            del self._blocks[equipment][id(old)]
-            self.counters.forget(old)
-            self._left.append(self.reporter.forget(old))
+    def _forget(self, equipment: str, block: NameBlock) -> Columns:
+        del self._blocks[equipment][id(block)]
+        self.counters.forget(block)
+        return self.reporter.forget(block)
 
-    def _thin(self, columns: Columns) -> Columns:
+    def _thin(self, columns: Columns, *, apart: bool) -> Columns:
         """Report by exception, where any equipment asks for it."""
         if not self._special:
             return columns
@@ -154,10 +172,23 @@ class Intake:
         thinned = [self.reporter.thin(columns)]
         metrics.SUPPRESSED.inc(max(self.reporter.counts.suppressed - before, 0))
         newest_us = int(columns.time_us.max()) if len(columns) else 0
-        if newest_us >= self._looked_us + LOOK_US:  # signals that fell silent: nothing else would let go what is held
+        if (
+            newest_us >= self._looked_us + LOOK_US and not apart
+        ):  # signals that fell silent: nothing else would let go what is held
             self._looked_us = newest_us
             thinned.append(self.reporter.flush(newest_us - SILENT_US))
+        if len(columns) and int(columns.time_us.min()) < SET_US:  # these times mean nothing after a reboot
+            thinned.append(self.reporter.flush(SET_US - 1))
         return join(thinned)
+
+    def _kept(self, several: Iterable[str]) -> dict[str, str]:
+        """The state that says what is held back of some equipment."""
+        return {
+            held_key(equipment): spell_held(
+                [(block, self.reporter.holds(block)) for block in self._blocks.get(equipment, {}).values()]
+            )
+            for equipment in several
+        }
 
     def _events(self, columns: Columns, decoded: Sequence[Decoded], state: dict[str, str]) -> list[Event]:
         """Events of code and string points."""
@@ -166,6 +197,14 @@ class Intake:
         more, changed = self.changes.of_texts([text for d in decoded for text in d.texts])
         state.update(changed)
         return [*events, *more]
+
+
+def make_intake(state: Mapping[str, str]) -> Intake:
+    """From what was kept with the readings (Spool.state): codes and counters go on, what was held back is reported."""
+    made = Intake(make_changes(state), Counters(state))
+    made._left.append(read_held(state))
+    made._changed.update(held_equipment(state))
+    return made
 
 
 def _decoded(source: Source, things: Sequence[Any]) -> list[Decoded]:
@@ -177,7 +216,7 @@ def _decoded(source: Source, things: Sequence[Any]) -> list[Decoded]:
         return [source.decode(things)]
     try:
         return [source.decode(things)]
-    except Exception:
+    except UNREADABLE:
         if len(things) > 1:
             return [one for thing in things for one in _decoded(source, [thing])]
         metrics.UNREADABLE.inc()

@@ -3,7 +3,8 @@
 Invariants: the event loop never waits for the disk, nor decodes; what was received leaves for the disk LINGER_S after it
 came, or after QUIET_S of quiet where its sender waits for word; `Source.journaled` is called after it is durable and
 never before; while the disk cannot be written, what was received waits in memory within bounds, polled samples are given
-up oldest first (counted; events and what a device taught never), and what its sender keeps is refused instead.
+up oldest first (counted; events and what a device taught never), and what its sender keeps is refused instead. Where the spool
+refuses the newest (policy `newest`), what a sender keeps is journaled whole or left with its sender: never taken and dropped.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from edge import metrics
-from edge.columns import NOTHING, Columns, join
 from edge.driver import Decoded, Source
 from edge.intake import Intake, Prepared
+from edge.losses import Losses, losses_of
+from edge.own import Own, OwnThing
 from edge.spool import Spool
+from edge.spool_bounds import NoRoom
+from edge.thread import start_thread
 from telemetry.messages import Event
 from telemetry.wire import Encoded
 
@@ -45,53 +49,6 @@ FLUSH_S: Final = 1.0
 IDLE_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """What did not reach the log, since the start."""
-
-    dropped_records: int = 0
-    dropped_samples: int = 0
-    corrupt_records: int = 0
-    corrupt_samples: int = 0
-    unjournaled_samples: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _OwnThing:
-    """Something that the agent itself has to say."""
-
-    events: Sequence[Event] = ()
-    record: Encoded | None = None
-    columns: Columns = NOTHING
-    state: Mapping[str, str] = field(default_factory=dict)
-    done: Callable[[], None] | None = None
-
-
-class _Own:
-    """See edge.driver.Source."""
-
-    sender_keeps = False
-
-    def decode(self, received: Sequence[_OwnThing]) -> Decoded:
-        """See Source."""
-        return Decoded(
-            thinned=join([thing.columns for thing in received]),
-            events=[event for thing in received for event in thing.events],
-            records=[thing.record for thing in received if thing.record is not None],
-            state={key: value for thing in received for key, value in thing.state.items()},
-        )
-
-    def kept(self, received: _OwnThing) -> Decoded:
-        """See Source. What the agent gives up of its own is a heartbeat, or what was held back: nothing else."""
-        return Decoded()
-
-    def journaled(self, received: Sequence[_OwnThing]) -> None:
-        """See Source."""
-        for thing in received:
-            if thing.done is not None:
-                thing.done()
-
-
 @dataclass(slots=True, eq=False)
 class Journal:
     """The spool's thread and its queue. `start` before use, `close` at the end."""
@@ -103,7 +60,7 @@ class Journal:
     queued_rows: int = QUEUED_ROWS
     committed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after every commit, for the forwarder."""
-    _own: _Own = field(default_factory=_Own)
+    _own: Own = field(default_factory=Own)
     _queue: deque[tuple[Source, Any, int]] = field(default_factory=deque)
     _rows: int = 0
     _loose: int = 0
@@ -117,6 +74,12 @@ class Journal:
     _prepared_rows: int = 0
     _prepared_s: float = 0.0
     """When the oldest of it came."""
+    _parked: tuple[Prepared, int, float] | None = None
+    """What senders keep and the spool has no room for, its rows, and when the oldest of it came."""
+    _refusing: bool = False
+    """Whether there is something that it had no room for and has not taken yet."""
+    _kept: int = 0
+    """Things in the queue that their senders keep."""
     _calls: list[Callable[[], None]] = field(default_factory=list)
     _condition: threading.Condition = field(default_factory=threading.Condition)
     _retry_s: float = 0.0
@@ -133,8 +96,7 @@ class Journal:
         """Starts the thread; to be called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._failed = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("spool", self._run, self._ended)
 
     async def failed(self) -> None:
         """Waits until the thread fails, and raises what it failed with. To be run as a task of the service."""
@@ -189,11 +151,12 @@ class Journal:
         def done() -> None:
             loop.call_soon_threadsafe(_finish, future, None)
 
-        held = NOTHING
+        held = Decoded()
         if last:
             await self.flush()  # what still waits is held back as well
             held = await self.call(lambda _: self.intake.held())
-        self._put(self._own, _OwnThing(columns=held, done=done), len(held), urgent=True)
+        thing = OwnThing(columns=held.thinned, state=held.state, done=done)
+        self._put(self._own, thing, len(held.thinned), urgent=True)
         async with asyncio.timeout(FLUSH_S):
             await future
 
@@ -211,15 +174,17 @@ class Journal:
     def put_events(self, events: Sequence[Event]) -> None:
         """What the agent itself has to say, which is never given up."""
         if events:
-            self._put(self._own, _OwnThing(events), 0)
+            self._put(self._own, OwnThing(events), 0)
 
     def put_record(self, record: Encoded, *, rows: int = 0) -> None:
         """A record of the agent's own; with rows, it is given up like samples."""
-        self._put(self._own, _OwnThing(record=record), rows)
+        self._put(self._own, OwnThing(record=record), rows)
 
     def _put(self, source: Source, received: Any, rows: int, *, urgent: bool = False) -> bool:
         now_s, loose = time.monotonic(), self._is_loose(source, rows)
         with self._condition:
+            if source.sender_keeps and self._refusing:
+                return False
             if not self._has_room_for(rows) and not source.sender_keeps and self._loose:
                 self._give_up(rows)
             if not self._has_room_for(rows) and (loose or source.sender_keeps):
@@ -234,6 +199,7 @@ class Journal:
             self._queue.append((source, received, rows))
             self._rows += rows
             self._loose += loose
+            self._kept += source.sender_keeps
             self._last_s = now_s
             self._urgent = self._urgent or urgent
         return True
@@ -246,14 +212,7 @@ class Journal:
     @property
     def losses(self) -> Losses:
         """What did not reach the log, as of now."""
-        counts = self.spool.counts
-        return Losses(
-            counts.dropped_records,
-            counts.dropped_samples,
-            counts.corrupt_records,
-            counts.corrupt_samples,
-            self._unjournaled,
-        )
+        return losses_of(self.spool.counts, self._unjournaled)
 
     def _is_loose(self, source: Source, rows: int) -> bool:
         """Whether it may be given up: polled samples and texts, heartbeats; not events, nor unacknowledged messages."""
@@ -284,7 +243,11 @@ class Journal:
         left = source.kept(received)
         if not left.events and not left.state:
             return []
-        return [(self._own, _OwnThing(left.events, state=left.state), 0)]
+        return [(self._own, OwnThing(left.events, state=left.state), 0)]
+
+    def _ended(self, error: Exception | None) -> None:
+        if error is not None and self._failed is not None:
+            _fail(self._failed, error)
 
     # ---- on the thread
 
@@ -295,10 +258,6 @@ class Journal:
             self.spool.settle()
         except sqlite3.OperationalError as error:
             log.warning("spool closed without settling", why=str(error), samples_not_journaled=self._rows)
-        except Exception as error:
-            assert self._loop is not None  # noqa: S101
-            assert self._failed is not None  # noqa: S101
-            self._loop.call_soon_threadsafe(_fail, self._failed, error)
 
     def _turn(self) -> bool:
         """Waits for work and does it. False when there is no more to come."""
@@ -308,12 +267,14 @@ class Journal:
                 self._condition.wait(wait)
                 wait = self._due_in()
             calls, self._calls = self._calls, []
+            self._unpark()
             taken, rows = self._take() if wait <= 0 and self._prepared is None else ([], 0)
             over = self._closing and not taken and not calls and self._prepared is None
         for call in calls:
             call()
         if taken:
-            self._prepared, self._prepared_rows = self.intake.prepare(taken), rows
+            apart = self._parked is not None or (self.spool.refuses and all(s.sender_keeps for s, _ in taken))
+            self._prepared, self._prepared_rows = self.intake.prepare(taken, apart=apart), rows
         if self._prepared is not None and wait <= 0 and not self._commit(self._prepared) and self._closing:
             return False
         return not over
@@ -325,6 +286,8 @@ class Journal:
         now_s = time.monotonic()
         if self._prepared is not None:
             return self._retry_s - now_s
+        if self._parked is not None and len(self._queue) == self._kept:
+            return max(self._retry_s - now_s, 0.0)
         if not self._queue:
             return IDLE_S
         due_s = self._first_s + LINGER_S
@@ -333,19 +296,47 @@ class Journal:
         return due_s - now_s if self._rows < TAKE else 0.0
 
     def _take(self) -> tuple[list[tuple[Source, Any]], int]:
-        """The oldest things, up to TAKE rows, and their rows; within the lock. They count as waiting until durable."""
+        """The oldest things, up to TAKE rows, and their rows; within the lock. They count as waiting until durable.
+
+        Where the spool may refuse them, those that their senders keep come apart from the others.
+        """
         taken, total, self._prepared_s = [], 0, self._first_s
+        keeps = self._only()
+        left: deque[tuple[Source, Any, int]] = deque()
         while self._queue and total < TAKE:
             source, received, rows = self._queue.popleft()
+            if keeps is not None and source.sender_keeps is not keeps:
+                left.append((source, received, rows))
+                continue
             self._loose -= self._is_loose(source, rows)
+            self._kept -= source.sender_keeps
             taken.append((source, received))
             total += rows
+        self._queue.extendleft(reversed(left))
         if not self._queue:
             self._urgent = False
         return taken, total
 
+    def _only(self) -> bool | None:
+        """Whether only what senders keep is to be taken, or only what they do not. None: all of it."""
+        if self._parked is not None:
+            return False
+        if self.spool.refuses and 0 < self._kept < len(self._queue):
+            return self._queue[0][0].sender_keeps
+        return None
+
+    def _unpark(self) -> None:
+        """What the spool had no room for is tried again, when it is time and nothing else is under way."""
+        if (
+            self._parked is not None
+            and self._prepared is None
+            and time.monotonic() >= self._retry_s
+            and not self._closing
+        ):
+            (self._prepared, self._prepared_rows, self._prepared_s), self._parked = self._parked, None
+
     def _commit(self, prepared: Prepared) -> bool:
-        began_s = time.monotonic()
+        began_s, whole = time.monotonic(), any(source.sender_keeps for source, _ in prepared.received)
         try:
             if prepared.records or prepared.state or prepared.delivered or prepared.provisional:
                 self.spool.journal(
@@ -354,7 +345,11 @@ class Journal:
                     prepared.state,
                     prepared.delivered,
                     provisional=prepared.provisional,
+                    whole=whole,
                 )
+        except NoRoom:
+            self._park(prepared)
+            return True
         except sqlite3.OperationalError as error:
             self._retry_s = time.monotonic() + RETRY_S
             self._tell(str(error))
@@ -362,16 +357,24 @@ class Journal:
         with self._condition:
             self._rows -= self._prepared_rows
         self._prepared, self._prepared_rows = None, 0
-        ended_s = time.monotonic()
-        metrics.COMMIT.observe(ended_s - began_s)
-        metrics.COMMIT_AGE.observe(ended_s - self._prepared_s)
-        metrics.SAMPLES.inc(prepared.samples)
-        metrics.EVENTS.inc(prepared.events)
+        if whole:
+            self._refusing = False
+        metrics.committed(prepared.samples, prepared.events, began_s=began_s, since_s=self._prepared_s)
         metrics.SPOOL_BYTES.set(self.spool.bytes)
         self._tell(None)
         for source, received in prepared.received:
             source.journaled(received)
         return True
+
+    def _park(self, prepared: Prepared) -> None:
+        """Nothing is acknowledged, and nothing more is taken that a sender keeps, until there is room for it."""
+        if not self._refusing:
+            log.warning("messages are left with their senders: the spool is full, and refuses the newest")
+        self._refusing = True
+        with self._condition:
+            self._parked = prepared, self._prepared_rows, self._prepared_s
+            self._prepared, self._prepared_rows = None, 0
+            self._retry_s = time.monotonic() + RETRY_S
 
     def _tell(self, why: str | None) -> None:
         assert self._loop is not None  # noqa: S101

@@ -10,6 +10,8 @@ Invariants
 - At most one request has the turn. One that keeps it longer than `patience_s` loses the turn, not its claim to an answer
   (at most OVERDUE of these); its time-out runs from when it is the oldest on the connection, because a gateway may be
   busy with the one before. Requests that one without an answer holds up are asked again on a new connection.
+- Where one of those that wait costs the connection, it fails, the others are asked again (edge.blame); one under
+  suspicion is asked alone: while it waits for its answer nobody else is asked.
 - Every request is answered or failed exactly once, unless whoever asked has gone.
 """
 
@@ -22,9 +24,11 @@ from typing import Final
 
 from edge import metrics
 from edge.asking import GONE, Asker, Failure, judge
+from edge.blame import blame
 from edge.connection import Connection
 from edge.frames import MBAP_BYTES, Answer, Framing, Query, Unreadable
 from edge.reach import Reach
+from edge.ties import ALONE, Asked, Ties
 from edge.waiting import Expired, Sent, Waiting
 from edge.watch import LOOK_S as LOOK_S
 from edge.watch import Alarm
@@ -35,6 +39,8 @@ SILENT_IN_A_ROW: Final = 3
 """After so many time-outs in a row with no answer between, over all units, the connection itself is doubted."""
 OVERDUE: Final = 4
 """Most requests that wait for an answer at once."""
+REST_S: Final = 0.02
+"""Rest before the next connection where one was given up: who serves one only must have noticed that it is gone."""
 EARLY_S: Final = 0.001
 """Timers may come this much early."""
 
@@ -53,11 +59,8 @@ class Lane:
     """Rest after connecting."""
     patience_s: Callable[[], float | None] = lambda: None
     """How long a request may keep the turn; None: as long as its time-out."""
-    heir: Callable[[], Lane | None] = lambda: None
-    """Asked when the connection ended otherwise than by our wish, or cannot be made: the lane that takes over what was
-    asked; None: it fails."""
-    renewable: Callable[[], bool] = lambda: True
-    """Whether a new connection is served while the other side is still busy with a request of the old one."""
+    ties: Ties = ALONE
+    """To the bus that it belongs to."""
     served: bool = False
     """Whether anything was answered on this connection."""
     _sent_before: int = 0
@@ -70,13 +73,15 @@ class Lane:
     _oldest_s: float = 0.0
     _transaction: int = 0
     _expired: Expired = field(default_factory=Expired)
+    _late: dict[int, Sent] = field(default_factory=dict)
+    """Unit on a line → its request that timed out last, until it is asked again."""
     _longest_s: float = 0.0
     """The longest time-out so far: how late an answer may still come."""
     _wrong: Failure | None = None
     """What came on a line in this turn, and was not what is waited for."""
     _buffer: bytes = b""
     _silent: int = 0
-    _heard_s: float = 0.0
+    heard_s: float = 0.0
     """When the last answer came."""
     _free_s: float = 0.0
     due_s: float = 0.0
@@ -91,8 +96,10 @@ class Lane:
 
     # ---- for those who ask
 
-    def ask(self, asker: Asker, query: Query, timeout_s: float) -> None:
-        """Puts a request into the queue. May tell of its failure before it returns, where there is no connection."""
+    def ask(self, asker: Asker, query: Query, timeout_s: float, suspicion: int = 0) -> None:
+        """Puts a request into the queue. May tell of its failure before it returns, where there is no connection.
+        `suspicion` of more than 0: it may cost the connection, and is asked alone.
+        """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         if timeout_s > self._longest_s:
@@ -103,9 +110,9 @@ class Lane:
                 self._refuse(asker)
                 return
         elif not self._sent and self._waiting.idle and self._free_s == 0.0:
-            self._send(asker, query, timeout_s, now_s)
+            self._send(asker, query, timeout_s, now_s, suspicion)
             return
-        self._waiting.put((asker, query, timeout_s))
+        self._waiting.put((asker, query, timeout_s, suspicion))
         if self._turn is None:
             self._next()
 
@@ -131,15 +138,21 @@ class Lane:
         self.watch.busy.pop(self, None)
         self.connection.close()
 
-    def hand_over(self, heir: Lane) -> None:
+    def hand_over(self, heir: Asked) -> None:
         """Hangs up; whatever waits for an answer or its turn is asked by another lane, or by this one again."""
-        left = [(one.asker, one.query, one.timeout_s) for one in self._sent.values()] + self._waiting.give_back()
+        left = [(one.asker, one.query, one.timeout_s, one.suspicion) for one in self._sent.values()]
+        left += self._waiting.give_back()
         self._sent, self._turn = {}, None
         self.watch.busy.pop(self, None)
         self.connection.hang_up()
-        for asker, query, timeout_s in left:
-            if asker is not GONE:
-                heir.ask(asker, query, timeout_s)
+        for entry in left:
+            if entry[0] is not GONE:
+                heir.ask(*entry)
+
+    @property
+    def only_unit(self) -> int | None:
+        """The unit of the only request that waits for an answer; None where there is none, or several."""
+        return next(iter(self._sent.values())).query.unit if len(self._sent) == 1 else None
 
     @property
     def waits(self) -> bool:
@@ -159,29 +172,33 @@ class Lane:
             return
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
-        if self.connection.transport is None:
+        if now_s < self._free_s:
+            self._rest.set(self._free_s, self._loop)
+        elif self.connection.transport is None:
             if self.connection.may_try(now_s):
                 self.connection.open(self._waiting.first_timeout_s, self._connected)
             else:
                 self._connected(is_up=False)
-            return
-        if now_s < self._free_s:
-            self._rest.set(self._free_s, self._loop)
-        elif len(self._sent) < OVERDUE:
+        elif len(self._sent) < OVERDUE and not (self._sent and self._one_alone()):
             first = self._waiting.take(now_s)
             if first is None:
                 self._rest.set(self._waiting.free_s, self._loop)
             else:
-                self._send(*first, now_s)
+                asker, query, timeout_s, suspicion = first
+                self._send(asker, query, timeout_s, now_s, suspicion)
 
-    def _send(self, asker: Asker, query: Query, timeout_s: float, now_s: float) -> None:
+    def _one_alone(self) -> bool:
+        """Whether the one that waits for an answer, or the next one, is to be alone on the connection."""
+        return self._waiting.first_alone or next(iter(self._sent.values())).suspicion > 0
+
+    def _send(self, asker: Asker, query: Query, timeout_s: float, now_s: float, suspicion: int = 0) -> None:
         """A request has its turn."""
         assert self._loop is not None  # noqa: S101
         assert self.connection.transport is not None  # noqa: S101
         self._transaction = self._transaction % 0xFFFF + 1
         transaction = self._transaction if self.framing.transactions else 0
         number = transaction.to_bytes(2, "big")
-        sent = Sent(asker, query, timeout_s, now_s, transaction, number)
+        sent = Sent(asker, query, timeout_s, now_s, transaction, number, suspicion)
         if not self._sent:
             self._oldest_s = now_s
         self._sent[transaction] = self._turn = sent
@@ -189,6 +206,7 @@ class Lane:
         self._turn_until_s = now_s + (timeout_s if patience_s is None else min(patience_s, timeout_s))
         if not self.framing.transactions:
             self._buffer = b""
+            self._late.pop(query.unit, None)
         self._wrong = None
         asker.sent()
         self.connection.transport.write(self.framing.request(query, number))
@@ -218,6 +236,8 @@ class Lane:
             self._spoil(Failure("unusable", str(error)))
             return
         if not self.framing.transactions:
+            if self._late:
+                answers = [answer for answer in answers if not self._came_late(answer)]
             if turn is None:
                 self._buffer = b""
                 return
@@ -227,6 +247,17 @@ class Lane:
             # Without transactions, what came before a request left must not be taken for its answer.
             if self.connection.transport is not None and (self.framing.transactions or self._turn is turn):
                 self._take(answer)
+
+    def _came_late(self, answer: Answer) -> bool:
+        """Whether an answer on a line is the late one of a request that timed out, whose unit is not asked meanwhile."""
+        sent = self._late.get(answer.unit)
+        said = None if sent is None else judge(answer, sent.query)
+        if sent is None or not (isinstance(said, bytes) or (said is not None and said.answered)):
+            return False
+        assert self._loop is not None  # noqa: S101
+        self.ties.came_late(answer.unit, self._loop.time() - sent.sent_s)
+        del self._late[answer.unit]
+        return True
 
     def _take(self, answer: Answer) -> None:
         """Gives an answer to whoever asked."""
@@ -246,7 +277,7 @@ class Lane:
             self._fail(sent, said)
             self._next()
         else:
-            self._spoil(said)
+            self._spoil(said, sent)
 
     def _give(self, sent: Sent, payload: bytes) -> None:
         """The data that was asked for."""
@@ -261,7 +292,7 @@ class Lane:
         assert self._loop is not None  # noqa: S101
         now_s = self._loop.time()
         took_s = now_s - max(self._oldest_s, sent.sent_s)
-        self._silent, self.served, self._heard_s = 0, True, now_s
+        self._silent, self.served, self.heard_s = 0, True, now_s
         self._forget(sent, now_s)
         return took_s
 
@@ -284,21 +315,30 @@ class Lane:
         metrics.requests[failure.outcome] += 1
         sent.asker.failed(failure, self.clock.now_us())
 
-    def _spoil(self, failure: Failure) -> None:
+    def _spoil(self, failure: Failure, culprit: Sent | None = None) -> None:
         """What came cannot be trusted. On a network nor can what may follow: the connection is closed. On a line it may
-        be noise, or late: the answer may still come.
+        be noise, or late: the answer may still come. `culprit`: whose answer it was, if that is known.
         """
         if not self.framing.transactions:
             self._wrong = self._wrong or failure
             return
         self._buffer = b""
         self.connection.hang_up()
-        self._fail_sent(failure)
+        self._lose(failure, culprit)
 
-    def _fail_sent(self, failure: Failure) -> None:
-        """Everything that waits for an answer fails; whatever else is queued may go on another connection."""
-        sent, self._sent, self._turn = self._sent, {}, None
-        for one in sent.values():
+    def _lose(self, failure: Failure, culprit: Sent | None = None) -> None:
+        """The connection is of no more use: whoever is to blame fails, the others are asked again."""
+        assert self._loop is not None  # noqa: S101
+        self._free_s = self._loop.time() + REST_S
+        guilty, again = blame(tuple(self._sent.values()), culprit, late=bool(self._expired))
+        self._sent, self._turn = {}, None
+        shelter = None if guilty or culprit is not None else self.ties.shelter()
+        if shelter is None:
+            self._waiting.put_first(again)
+        else:
+            for entry in again:
+                shelter.ask(*entry)
+        for one in guilty:
             self._fail(one, failure)
         self._next()
 
@@ -327,7 +367,7 @@ class Lane:
         """A request kept its turn too long; perhaps because the other side is busy with one before it."""
         if next(iter(self._sent.values())) is not turn:
             return
-        if self._expired and self.renewable():
+        if self._expired and self.ties.renewable():
             self.hand_over(self)
         elif not self._expired and now_s >= self._oldest_s + self._turn_until_s - turn.sent_s:
             turn.asker.overdue()
@@ -343,15 +383,17 @@ class Lane:
         else:
             self._buffer = b""
             self._waiting.hold(sent.query.unit, now_s + self._longest_s)
+            self._late[sent.query.unit] = sent
         if self._doubtful(received or wrong):
             self._silent = 0
             self.connection.hang_up()
             self.connection.elsewhere()
-            self.heir()
-            self._fail(sent, failure)
-            self._fail_sent(Failure("reset", "connection given up after time-outs"))
-            return
-        if self._sent and self._heard_s <= sent.sent_s and self.renewable():  # served in order, and held up by this one
+            if not (received or wrong):
+                self.ties.doubted()
+            self._lose(failure, sent)
+        elif (
+            self._sent and self.heard_s <= sent.sent_s and self.ties.renewable()
+        ):  # served in order, and held up by this one
             self.hand_over(self)
         self._fail(sent, failure)
 
@@ -360,9 +402,9 @@ class Lane:
 
     def _doubtful(self, came: object) -> bool:
         """Whether a time-out says that the connection may be of no more use."""
-        if self.reach.on_wire_s(1):
-            return False
-        return self._silent >= SILENT_IN_A_ROW or (bool(came) and self.framing.transactions)
+        return not self.reach.on_wire_s(1) and (
+            self._silent >= SILENT_IN_A_ROW or (bool(came) and self.framing.transactions)
+        )
 
     # ---- the connection
 
@@ -372,16 +414,15 @@ class Lane:
         if is_up:
             self._buffer, self._wrong, self.served, self._sent_before = b"", None, False, self._transaction
             self._expired = Expired()
-            if self.settle_s:
-                self._free_s = self._loop.time() + self.settle_s
+            self._free_s = self._loop.time() + self.settle_s if self.settle_s else 0.0
             self._next()
             return
-        heir = self.heir()
+        heir = self.ties.heir()
         if heir is not None:
             self.hand_over(heir)
             return
-        for asker, _, _ in self._waiting.give_back():
-            self._refuse(asker)
+        for entry in self._waiting.give_back():
+            self._refuse(entry[0])
 
     def _refuse(self, asker: Asker) -> None:
         metrics.requests["refused"] += 1
@@ -389,7 +430,7 @@ class Lane:
 
     def lost(self, why: str) -> None:
         """The connection is gone. Requests in flight fail now, not at their time-out."""
-        heir = self.heir()
+        heir = self.ties.heir()
         if heir is not None:
             self.hand_over(heir)
             return
@@ -397,4 +438,4 @@ class Lane:
             self.connection.back_off(f"connection lost: {why}")
             self._connected(is_up=False)
         else:
-            self._fail_sent(Failure("reset", f"connection lost: {why}"))
+            self._lose(Failure("reset", f"connection lost: {why}"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from edge.journal import Losses
+from edge.spool_bounds import Counts
 from telemetry.messages import VIGIL_SCHEME, Event
 
 REPEAT_S: Final = 10.0
@@ -17,6 +17,28 @@ CODES: Final = {
     "spool-full": ("unjournaled_samples",),
 }
 """Code → the counts that it tells of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What did not reach the log, since the start."""
+
+    dropped_records: int = 0
+    dropped_samples: int = 0
+    corrupt_records: int = 0
+    corrupt_samples: int = 0
+    unjournaled_samples: int = 0
+
+
+def losses_of(counts: Counts, unjournaled_samples: int) -> Losses:
+    """As of now, with what the spool lost."""
+    return Losses(
+        counts.dropped_records,
+        counts.dropped_samples,
+        counts.corrupt_records,
+        counts.corrupt_samples,
+        unjournaled_samples,
+    )
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
@@ -121,3 +122,12 @@ TASKS: Final = Gauge(
     "vigil_edge_tasks", "Tasks on the edge's event loop; the same number again whenever all is well again."
 )
 EQUIPMENT: Final = Gauge("vigil_edge_equipment", "Equipment that this edge reads.")
+
+
+def committed(samples: int, events: int, *, began_s: float, since_s: float) -> None:
+    """A commit is over that began at `began_s`; what it holds had come since `since_s`, both by time.monotonic()."""
+    ended_s = time.monotonic()
+    COMMIT.observe(ended_s - began_s)
+    COMMIT_AGE.observe(ended_s - since_s)
+    SAMPLES.inc(samples)
+    EVENTS.inc(events)

@@ -37,7 +37,6 @@ STRIKES: Final = 2
 REFUSED_S: Final = 60.0
 """A point that the device refuses is asked for again so often: it may have been updated."""
 _REFUSALS: Final = frozenset({2, 3})
-_NOT_ITS_FAULT: Final = frozenset({"reset", "refused"})
 _NOT_TRIED: Final = Failure("not-tried", "")
 _REFUSED: Final = Failure("refused-point", "refused by the device, asked again every minute", BAD_CONFIG)
 
@@ -126,8 +125,8 @@ class Group:
         if failure.answered:
             self._silent = 0
         else:
-            if failure.outcome not in _NOT_ITS_FAULT:
-                device.bus.accuse(device.unit)
+            if failure.outcome != "refused":
+                device.bus.accuse(device.unit, failure.outcome)
             self._silent += 1
         if self._at < 0:
             self._probed, self._at = failure.answered, 0
@@ -193,7 +192,7 @@ class Group:
         self.busy = False
         device, made = self.device, self.plan
         frame = Frame(device.equipment, made.block, self._payloads, self._times_us)
-        if not self._failures and not self._again:
+        if not self._failures and not self._again and not device.learned.doubtful and not device.learned.tried:
             if self._strikes:
                 self._strikes.clear()
             outcome = Outcome(made.layout, frame, len(made.layout.points), len(made.queries), 0, begun_s=self._begun_s)
@@ -239,6 +238,9 @@ class Group:
                 self._strikes[request] = self._strikes.get(request, 0) + 1
                 if self._strikes[request] >= STRIKES:
                     changed |= learned.shorten(request)
+        if not changed and (learned.doubtful or learned.tried):
+            answered = [r for r, payload in zip(self.plan.requests, self._payloads, strict=True) if payload is not None]
+            changed = learned.doubt(answered, self.points, all_known=not tried)
         return changed
 
     def _short_is_answered(self) -> bool:
@@ -283,6 +285,8 @@ class ModbusDevice:
 
     def begin(self, group: int, done: Callable[[Outcome], None], *, probe: bool = False) -> bool:
         """See PollingDriver."""
+        if probe and not self.bus.may_probe():
+            return False
         return self.groups[group].begin(done, probe=probe)
 
     def unreadable(self, time_us: int) -> list[tuple[Source, Any, int]]:

@@ -7,9 +7,9 @@ session is persistent under a client id that stays the same, so the broker keeps
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from edge.driver import Put
@@ -18,6 +18,7 @@ from edge.mqtt_decode import MqttSource
 from edge.mqtt_session import FINISH_S, Session
 from edge.presence import Listening
 from edge.subscriptions import Memory, Messages, Subscription, subscribe
+from edge.thread import start_thread
 from telemetry.clock import Clock
 from telemetry.plant import Equipment, Plant
 from telemetry.service import Health
@@ -54,8 +55,7 @@ class MqttDriver:
         self.health.missing(self.endpoint, "not connected yet")
         session = Session(self.broker, self.subscriptions, self._take, self._heard, self._tell, self.clock.now_us)
         ended: asyncio.Future[None] = self._loop.create_future()
-        thread = threading.Thread(target=_run, args=(session, ended), name=f"mqtt {self.endpoint}", daemon=True)
-        thread.start()
+        start_thread(f"mqtt {self.endpoint}", session.run, partial(_end, ended))
         try:
             await asyncio.shield(ended)
         finally:
@@ -120,24 +120,10 @@ def make_drivers(
     return drivers
 
 
-def _run(session: Session, ended: asyncio.Future[None]) -> None:
-    """The thread. What it fails with is raised in `run`."""
-    loop = ended.get_loop()
-    try:
-        session.run()
-    except Exception as error:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_fail, ended, error)
-    else:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_finish, ended)
-
-
-def _fail(ended: asyncio.Future[None], error: Exception) -> None:
-    if not ended.done():
-        ended.set_exception(error)
-
-
-def _finish(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
+def _end(ended: asyncio.Future[None], error: Exception | None) -> None:
+    if ended.done():
+        return
+    if error is None:
         ended.set_result(None)
+    else:
+        ended.set_exception(error)

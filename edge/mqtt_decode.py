@@ -19,7 +19,7 @@ import structlog
 from edge import metrics
 from edge.columns import Columns, join
 from edge.delivered import key_of
-from edge.driver import Decoded
+from edge.driver import UNREADABLE, Decoded
 from edge.mqtt_packets import DUP, LIMIT, QOS_1, RETAIN, TOO_LARGE
 from edge.payload import Parsed, Refusal, Row
 from edge.presence import Listening
@@ -204,7 +204,7 @@ def _read(sub: Subscription, payload: bytes, head: int, received_us: int) -> Par
         return Parsed(refusals=(Refusal("too-large", f"expected at most {LIMIT} bytes, found {payload.decode()}"),))
     try:
         return sub.topic.read(payload, received_us, retained=bool(head & RETAIN), good=_good(sub))
-    except Exception as error:
+    except UNREADABLE as error:
         log.exception("payload not read", equipment=sub.equipment, topic=sub.name)
         return Parsed(refusals=(Refusal("unreadable", type(error).__name__),))
 

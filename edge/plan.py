@@ -2,7 +2,7 @@
 
 Invariants: every point lies wholly in exactly one request; no request is longer than the device takes, touches an
 illegal address, reads across a break or reads more than `max_gap` unneeded registers in a row; and no plan with fewer
-requests exists. Addresses are those of the request, counted from 0.
+requests exists, where no points are to be read apart. Addresses are those of the request, counted from 0.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Limits:
     one_request_per_point: bool = False
     breaks: frozenset[tuple[str, int]] = frozenset()
     """(table, address) that no request may cross: it may begin there, or end before."""
+    apart: frozenset[str] = frozenset()
+    """Points that are read with none but those of the very same registers."""
 
     def longest(self, table: str) -> int:
         """Most registers or bits in one request of a table."""
@@ -123,9 +125,10 @@ def _cover(table: Table, spans: Sequence[tuple[int, int, str]], limits: Limits) 
                 f"{[list(r) for r in walls]}"
             )
         reach = min([reach, *(address for address in breaks if address >= end)])
-        taken, rest = [name], []
+        taken, rest, same = [name], [], (start, end)
         for first, last, other in left[1:]:
-            if last <= reach and first <= end + limits.max_gap and not limits.one_request_per_point:
+            fits = last <= reach and first <= end + limits.max_gap and not limits.one_request_per_point
+            if fits and ((first, last) == same or not limits.apart.intersection((name, other))):
                 taken.append(other)
                 end = max(end, last)
             else:

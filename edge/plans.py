@@ -70,6 +70,8 @@ def _said(learned: Learned, table: str, first: int, end: int, points: tuple[str,
     if set(points) <= learned.refused:
         return "refused by the device, asked once a minute"
     said = [f"not across {at}" for of, at in sorted(learned.breaks) if of == table and at in (first, end)]
+    if learned.apart & set(points):
+        said.append("not with what overlaps")
     if learned.longest is not None:
         said.append(f"at most {learned.longest} registers")
     return ", ".join(said)

@@ -84,7 +84,9 @@ class Poller:
         probe = self.breaker.state is State.HALF_OPEN
         over = self._overs.get(group) or self._overs.setdefault(group, partial(self._over, group))
         if not self.driver.begin(group, over, probe=probe):
-            metrics.cycles["missed"] += 1
+            if probe:
+                self.breaker.put_off()
+            metrics.cycles["skipped" if probe else "missed"] += 1
 
     def _over(self, group: int, outcome: Outcome) -> None:
         """A cycle is over: put what came, mind how the device behaved."""

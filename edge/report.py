@@ -11,8 +11,8 @@ value, or within the deviation by the line between the two reported readings aro
 untouched.
 
 The swinging door holds the latest reading back: it goes out when the door, the quality, a gap of `heartbeat_s` or `flush`
-says so, in its own time, before any later reading of its signal, perhaps in a later commit. What is held is in memory only:
-after a kill the line ends in the last reported reading, at most `heartbeat_s` earlier.
+says so, in its own time, before any later reading of its signal, perhaps in a later commit. What is held after a commit is
+kept with it (edge.held): a kill costs none of it.
 
 The bound is of readings whose time advances. A late one (not later than one before it) is reported, and so is the next that
 is later, whatever they say; readings suppressed between the two reported ones among which a late one falls may be off. Set
@@ -142,6 +142,10 @@ class Reporter:
         """
         due = self._doors.holding(until_us)
         return join([self._let_go(block, due) for block in self._door_slots.blocks()]) if len(due) else NOTHING
+
+    def holds(self, block: NameBlock) -> Held:
+        """What a block's signals hold back, and go on holding; `at`: their places in the block."""
+        return self._doors.kept(self._door_slots.slots_of(block))
 
     @property
     def counts(self) -> Thinned:

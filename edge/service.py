@@ -15,12 +15,10 @@ from typing import Final
 import structlog
 
 from edge import metrics
-from edge.codes import make_changes
-from edge.counters import Counters
 from edge.driver import PushingDriver
 from edge.fleet import Fleet
 from edge.forward import Forwarder
-from edge.intake import Intake
+from edge.intake import make_intake
 from edge.journal import Journal
 from edge.losses import LossReport
 from edge.mqtt import make_drivers
@@ -186,8 +184,7 @@ async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
         return
     the_log = open_log(settings)
     state = spool.state()
-    intake = Intake(make_changes(state), Counters(state))
-    journal = Journal(spool, intake, _teller(spool_path(settings), health))
+    journal = Journal(spool, make_intake(state), _teller(spool_path(settings), health))
     started = False
     try:
         registrar = Registrar(settings.edge, stamps, journal)

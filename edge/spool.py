@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from edge.ledger import Increments, add
 from edge.provisional import Provisional, Released
-from edge.spool_bounds import OVERHEAD, Bounds, Counts, Policy, class_of
+from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Mark, Policy, Whole, class_of
 from edge.spool_clock import SpoolClock, first_age_s
 from edge.spool_dropped import Dropped
-from edge.spool_file import lock, make_room, open_file
+from edge.spool_file import lock, make_room, open_file, roll_back
 from edge.spool_keys import Keys
 from edge.spool_ledger import Cells, SpoolLedger
 from edge.spool_read import SpoolReader
@@ -68,12 +68,11 @@ class Spool:
         self.stamps = stamps or machine_stamps(SystemClock())
         self._at = at
         self._lock = lock(path.with_suffix(".lock"))
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self._lock)
             first_s = first_age_s(self.stamps)
             self._db, self.lost_file = open_file(path, aside=f"unreadable-{epoch:016x}", at_s=first_s)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            undo.pop_all()
         self.tail = Tail(tail_bytes)
         self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)
         self._dropped = Dropped(self._db)
@@ -118,15 +117,24 @@ class Spool:
         delivered: bytes = b"",
         *,
         provisional: Sequence[Provisional] = (),
+        whole: bool = False,
     ) -> list[Identity]:
         """Makes records durable, with their ledger increments, state and message keys. Returns their identities, in order.
 
         `provisional`: readings and events whose time is µs since boot (edge.provisional): of times below SET_US, and no
-        record of `records` has such. `delivered`: 16 bytes a message, end to end.
-        Raises sqlite3.OperationalError when the disk is full or cannot be written: then nothing was journaled.
+        record of `records` has such. `delivered`: 16 bytes a message, end to end. `whole`: none of it may be dropped to make
+        room for itself, for its sender still has it. Raises NoRoom where it does not fit, and sqlite3.OperationalError
+        when the disk is full or cannot be written: then nothing was journaled.
         """
         self._release()
-        with self._transaction():
+        kept = None
+        if whole and self.refuses:
+            values = [*(one.value for one in records), *(one.value for one in provisional)]
+            size = sum(map(len, values)) + OVERHEAD * len(values)
+            kept = Whole(self._position, size, any(class_of(one.kind) == EVENTS for one in records))
+            if (self.bytes + size) * 2 > self._bounds.max_bytes:
+                self._deleted_us = None  # what the log has is in nobody's way
+        with self._transaction(kept):
             identities = [self._insert(record) for record in records]
             self._hold(provisional)
             self._at("inserted")
@@ -169,6 +177,11 @@ class Spool:
     def bytes(self) -> int:
         """Of what is kept, OVERHEAD a record included."""
         return self._bounds.stock.bytes
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it refuses what comes when it is full, rather than to drop what it has."""
+        return self._bounds.policy == "newest"
 
     @property
     def counts(self) -> Counts:
@@ -237,34 +250,36 @@ class Spool:
     # ---- within a transaction
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, whole: Whole | None = None) -> Iterator[None]:
         seq, position, mark = self.seq, self._position, self._bounds.mark()
         self._made, self._counted, self._staged = [], {}, []
         self._at_s = self._clock.age_s
         self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._undo, seq, position, mark)
             self._forget()
             yield
-            went = self._bounds.keep(self._at_s)
+            went = self._bounds.keep(self._at_s, whole=whole)
             if self.seq > seq:
                 self._ledger.commit(self.seq - 1, self._counted, wall_us=self._clock.wall_us(), at_s=self._at_s)
             self._at("before commit")
             self._db.execute("COMMIT")
-        except BaseException:
-            self.seq, self._position = seq, position
-            self._bounds.restore(mark)
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            make_room(self._db)
-            self._clock.count_held()
-            self._keys.load()
-            raise
+            undo.pop_all()
         self.tail.forget()
         self.tail.push([record for record in self._made if record.position not in went])
         for follow in self._staged:
             follow()
         self._ledger.committed(self._counted)
         self._at("after commit")
+
+    def _undo(self, seq: int, position: int, mark: Mark) -> None:
+        """Memory as it was before a transaction that failed, and the disk."""
+        self.seq, self._position = seq, position
+        self._bounds.restore(mark)
+        roll_back(self._db)
+        make_room(self._db)
+        self._clock.count_held()
+        self._keys.load()
 
     def _insert(self, record: Encoded) -> Identity:
         identity = Identity(self.edge, self.epoch, self.seq)

@@ -4,6 +4,7 @@ Invariants
 - Bytes count each record's value and OVERHEAD. Beyond `max_bytes`, samples and heartbeats go before events and registries;
   ledger and dropped records never go. Policy `oldest`: the oldest of a class first; `newest`: what came last, so that
   what is kept has no gap.
+- Under `newest`, a commit that is to be kept whole (its sender has it still) is kept whole or refused whole.
 - What is out with the forwarder does not go: else it could be both stored and reported as dropped.
 - What goes is noted in the same transaction (edge.spool_dropped).
 
@@ -28,6 +29,8 @@ OVERHEAD: Final = 128
 """Bytes that a record costs beside its value: row, index and page slack."""
 SLACK: Final = 64
 """When dropping the oldest, 1/SLACK of the bound is freed beyond what is needed, so that not every commit drops."""
+RESERVE: Final = 16
+"""What is to be kept whole leaves 1/RESERVE of the bound to what is never refused: else that would drive out what was kept."""
 SAMPLES, EVENTS, CONTROL = 0, 1, 2
 CLASSES: Final[dict[str, int]] = {
     Kind.SAMPLES: SAMPLES,
@@ -40,6 +43,10 @@ CLASSES: Final[dict[str, int]] = {
 _OF_CLASS: Final = {SAMPLES: "class = 0", EVENTS: "class > 0 AND class = 1"}
 """`class > 0` lets SQLite use the index of what is no sample."""
 _FIELDS: Final = "position, epoch, seq, kind, count, length(value)"
+
+
+class NoRoom(Exception):
+    """A commit that is to be kept whole does not fit. Nothing of it was journaled."""
 
 
 @dataclass(slots=True)
@@ -106,6 +113,17 @@ class Stock:
         return Stock([*self.bytes_of], Counter(self.records_of), {**self.control}, self.held_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The records of a commit that is to be kept whole."""
+
+    after: int
+    """They have positions beyond this."""
+    size: int
+    """Bytes that they take, OVERHEAD included."""
+    has_events: bool
+
+
 Mark = tuple[Stock, Counts, int]
 
 
@@ -147,27 +165,47 @@ class Bounds:
         self._aged_s = 0
         self._tail.restore()
 
-    def keep(self, now_s: int) -> set[int]:
-        """Lets go what is too old and too much. Returns the positions that went. `now_s`: the spool's own time."""
+    def keep(self, now_s: int, *, whole: Whole | None = None) -> set[int]:
+        """Lets go what is too old and too much. Returns the positions that went. `now_s`: the spool's own time.
+
+        Raises NoRoom under `newest`, where the records of `whole` do not fit.
+        """
         went = self._expire(now_s) if self.max_age_s and now_s != self._aged_s else set()
-        if self.stock.bytes > self.max_bytes:
-            excess = self.stock.bytes - self.max_bytes
-            if self.policy == "oldest":
-                excess += self.max_bytes // SLACK
-            for wanted in (SAMPLES, EVENTS):
-                if excess > 0 and self.stock.bytes_of[wanted]:
-                    gone = self._drop(self._candidates(wanted, excess))
-                    excess -= sum(one.size + OVERHEAD for one in gone)
-                    went.update(one.position for one in gone)
+        if (
+            self.policy == "newest" and whole is not None and whole.size * 2 <= self.max_bytes
+        ):  # else it would never fit
+            return went | self._make_room(whole)
+        excess = self.stock.bytes - self.max_bytes
+        if excess <= 0:
+            return went
+        if self.policy == "oldest":
+            excess += self.max_bytes // SLACK
+        for wanted in (SAMPLES, EVENTS):
+            if excess > 0 and self.stock.bytes_of[wanted]:
+                gone = self._drop(self._candidates(wanted, excess))
+                excess -= sum(one.size + OVERHEAD for one in gone)
+                went.update(one.position for one in gone)
         return went
 
-    def _candidates(self, wanted: int, excess: int) -> list[Gone]:
+    def _make_room(self, whole: Whole) -> set[int]:
+        """Events drive out the newest samples that were kept before. Without any, nothing has to go."""
+        excess = self.stock.bytes - self.max_bytes
+        if not whole.has_events and excess + self.max_bytes // RESERVE > 0:
+            raise NoRoom
+        if excess <= 0:
+            return set()
+        gone = self._drop(self._candidates(SAMPLES, excess, before=whole.after + 1))
+        if sum(one.size + OVERHEAD for one in gone) < excess:
+            raise NoRoom
+        return {one.position for one in gone}
+
+    def _candidates(self, wanted: int, excess: int, *, before: int = 1 << 62) -> list[Gone]:
         oldest = self.policy == "oldest"
         after = self._no_samples_to if oldest and wanted == SAMPLES else 0
         rows = self._db.execute(
-            f"SELECT {_FIELDS} FROM record WHERE {_OF_CLASS[wanted]} AND position > ?"  # noqa: S608
+            f"SELECT {_FIELDS} FROM record WHERE {_OF_CLASS[wanted]} AND position > ? AND position < ?"  # noqa: S608
             f" ORDER BY position {'ASC' if oldest else 'DESC'}",
-            (after,),
+            (after, before),
         )
         found: list[Gone] = []
         for row in rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +81,8 @@ def open_file(path: Path, *, aside: str, at_s: int = 0) -> tuple[sqlite3.Connect
 def _connect(path: Path, at_s: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     db.text_factory = _text
-    try:
+    with ExitStack() as undo:
+        undo.callback(db.close)
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file; else without effect
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -96,9 +97,7 @@ def _connect(path: Path, at_s: int) -> sqlite3.Connection:
         room = max(min(CHECKPOINT_BYTES, disk.f_bavail * disk.f_frsize // 8), CHECKPOINT_MIN_BYTES)
         db.execute(f"PRAGMA wal_autocheckpoint = {room // page}")
         _migrate(db, path, at_s)
-    except BaseException:
-        db.close()
-        raise
+        undo.pop_all()
     return db
 
 
@@ -120,7 +119,8 @@ def _migrate(db: sqlite3.Connection, path: Path, at_s: int) -> None:
     if found == VERSION:
         return
     db.execute("BEGIN IMMEDIATE")
-    try:
+    with ExitStack() as undo:
+        undo.callback(roll_back, db)
         columns = {row[1] for row in db.execute("PRAGMA table_info (record)")}
         if columns and "at_s" not in columns:
             db.execute(f"ALTER TABLE record ADD COLUMN at_s INTEGER NOT NULL DEFAULT {at_s:d}")
@@ -129,10 +129,13 @@ def _migrate(db: sqlite3.Connection, path: Path, at_s: int) -> None:
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+        undo.pop_all()
+
+
+def roll_back(db: sqlite3.Connection) -> None:
+    """Ends a transaction that failed, if SQLite has not done so already."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def lock(path: Path) -> int:

@@ -89,6 +89,12 @@ class Doors:
         """How many readings are held."""
         return int(np.count_nonzero(self._held))
 
+    def kept(self, slots: Index) -> Held:
+        """What these slots hold, those that do (`at`); UNWATCHED ones do not. They go on holding it."""
+        at = np.flatnonzero((slots >= 0) & self._held[slots]) if len(slots) else np.empty(0, np.intp)
+        slot = slots[at]
+        return Held(at, self._seen_us[slot], self._held_value[slot], self._quality[slot].astype(np.uint8))
+
     def let_go(self, slots: Index) -> Held:
         """What these slots (all different) hold, those that do (`at`): it is reported, and the next lines begin there."""
         had = np.flatnonzero(self._held[slots])

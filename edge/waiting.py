@@ -7,14 +7,15 @@ of a unit that is left alone for now passed over.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from edge.asking import Asker
 from edge.frames import Query
 
-Entry = tuple[Asker, Query, float]
-"""Who asks, what, and the time-out in seconds."""
+Entry = tuple[Asker, Query, float, int]
+"""Who asks, what, the time-out in seconds, and the suspicion: more than 0, and it is asked alone (edge.blame)."""
 
 REMEMBERED: Final = 64
 """Transactions that timed out and whose late answers are still known for what they are."""
@@ -31,6 +32,7 @@ class Sent:
     transaction: int
     number: bytes
     """The transaction, as it is sent."""
+    suspicion: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +77,15 @@ class Waiting:
     def put(self, entry: Entry) -> None:
         """The last in the queue."""
         self._queue.append(entry)
+
+    def put_first(self, entries: Sequence[Entry]) -> None:
+        """Before all others, in this order."""
+        self._queue.extendleft(reversed(entries))
+
+    @property
+    def first_alone(self) -> bool:
+        """Whether the first is to be asked while nobody else waits for an answer."""
+        return bool(self._queue) and self._queue[0][3] > 0
 
     def take(self, now_s: float) -> Entry | None:
         """The first that may be asked now; None: not before `free_s`."""

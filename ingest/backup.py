@@ -24,7 +24,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 import structlog
 
-from ingest.backup_contents import applied_migrations, contents, positions, roles, timescale_version
+from ingest.backup_contents import applied_migrations, contents, owners, positions, roles, timescale_version
 from ingest.backup_jobs import put_off
 from ingest.backup_log import copy_log, gaps
 from ingest.backup_manifest import DUMP, FORMAT, LOG, LogPart, Manifest, Place, sums, sync
@@ -107,6 +107,7 @@ def _fill(folder: Path, settings: Settings, snapshot: _Snapshot, tools: Tools) -
         dumped_by=dumped_by,
         migrations=applied,
         roles=roles(connection),
+        owners=owners(connection),
         positions=places,
         tables=tables,
         log=parts,

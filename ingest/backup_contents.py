@@ -79,8 +79,13 @@ def positions(connection: Connection) -> tuple[Place, ...]:
 
 
 def roles(connection: Connection) -> tuple[str, ...]:
-    """Whom the rights in this database name, and who owns TimescaleDB's jobs."""
-    found = {str(name) for (name,) in connection.execute(_GRANTEES)}
+    """Whom the rights in this database name, but for the owners."""
+    return tuple(str(name) for (name,) in connection.execute(_GRANTEES))
+
+
+def owners(connection: Connection) -> tuple[str, ...]:
+    """Whose the tables, functions and TimescaleDB's jobs are."""
+    found = {str(name) for (name,) in connection.execute(_OWNERS)}
     if timescale_version(connection) is not None:
         found |= {str(name) for (name,) in connection.execute(_JOB_OWNERS)}
     return tuple(sorted(found))
@@ -102,16 +107,31 @@ _AGGREGATES: Final[LiteralString] = """
 SELECT view_schema || '.' || view_name, materialization_hypertable_schema::text, materialization_hypertable_name::text
 FROM timescaledb_information.continuous_aggregates ORDER BY 1
 """
-_GRANTEES: Final[LiteralString] = """
-SELECT DISTINCT r.rolname::text
-FROM (SELECT c.relacl, c.relowner, c.relnamespace FROM pg_class c
-      UNION ALL SELECT p.proacl, p.proowner, p.pronamespace FROM pg_proc p
-      UNION ALL SELECT n.nspacl, n.nspowner, n.oid FROM pg_namespace n) AS held(acl, owner, namespace)
-JOIN pg_namespace n ON n.oid = held.namespace
-CROSS JOIN aclexplode(held.acl) AS given JOIN pg_roles r ON r.oid = given.grantee
-WHERE n.nspname !~ '^(pg_|_?timescaledb|information_schema$)' AND given.grantee <> held.owner AND r.rolname !~ '^pg_'
-ORDER BY 1
+_HELD: Final[LiteralString] = """
+WITH held AS (
+    SELECT acl, owner FROM (
+        SELECT c.relacl, c.relowner, c.relnamespace, c.oid, 'pg_class'::regclass FROM pg_class c
+        UNION ALL SELECT p.proacl, p.proowner, p.pronamespace, p.oid, 'pg_proc'::regclass FROM pg_proc p
+        UNION ALL SELECT n.nspacl, n.nspowner, n.oid, n.oid, 'pg_namespace'::regclass FROM pg_namespace n
+        WHERE n.nspname <> 'public'
+    ) AS object(acl, owner, namespace, oid, kind)
+    JOIN pg_namespace n ON n.oid = namespace
+    WHERE n.nspname !~ '^(pg_|_?timescaledb|information_schema$)'
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = kind AND d.objid = object.oid AND d.deptype = 'e'))
 """
+_GRANTEES: Final[LiteralString] = (
+    _HELD
+    + """
+SELECT DISTINCT r.rolname::text FROM held CROSS JOIN aclexplode(acl) AS given JOIN pg_roles r ON r.oid = given.grantee
+WHERE given.grantee <> owner AND r.rolname !~ '^pg_' ORDER BY 1
+"""
+)
+_OWNERS: Final[LiteralString] = (
+    _HELD
+    + """
+SELECT DISTINCT r.rolname::text FROM held JOIN pg_roles r ON r.oid = owner
+"""
+)
 _JOB_OWNERS: Final[LiteralString] = """
 SELECT DISTINCT owner::text FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL OR job_id >= 1000
 """

@@ -88,7 +88,9 @@ class Manifest(_Part):
     """Major version of pg_dump."""
     migrations: tuple[AppliedMigration, ...]
     roles: tuple[str, ...]
-    """That rights or jobs in the dump name."""
+    """That rights in the dump name."""
+    owners: tuple[str, ...]
+    """Whose its tables, functions and jobs are."""
     positions: tuple[Place, ...]
     tables: dict[str, TableSum]
     log: tuple[LogPart, ...]

@@ -7,7 +7,7 @@ another restore refuse it. No migration begins meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -22,12 +22,12 @@ from ingest.backup_tools import Tools
 from ingest.migrate import LOCK, migrations
 from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.settings import Settings
-from telemetry.store import INGEST, SCHEMA_VERSION, conninfo
+from telemetry.store import ALERT, ANALYZE, CONSOLE, INGEST, READER, SCHEMA_VERSION, conninfo
 
 Connection = psycopg.Connection[Any]
 
-_OUR_ROLES: Final = "vigil_"
-"""Roles whose names begin so are made where they are missing, without a login."""
+_OUR_ROLES: Final = (READER, INGEST, ANALYZE, ALERT, CONSOLE)
+"""Are made where they are missing, without a login."""
 
 
 def check_backup(folder: Path) -> Manifest:
@@ -56,8 +56,8 @@ def restore(settings: Settings, folder: Path, *, tools: Tools) -> Manifest:
     address = conninfo(settings)
     try:
         with _alone(address):
-            _prepare(address, manifest)
-            _load(address, folder, manifest, tools)
+            superuser = _prepare(address, manifest)
+            _load(address, folder, manifest, tools, keep_owners=superuser)
             _finish(address, manifest)
     except psycopg.OperationalError as error:
         raise StoreUnavailable(str(error).strip()) from error
@@ -82,15 +82,19 @@ def _alone(address: str) -> Iterator[None]:
         yield
 
 
-def _prepare(address: str, manifest: Manifest) -> None:
-    """Looks whether the backup fits, then makes the roles and the extension."""
+def _prepare(address: str, manifest: Manifest) -> bool:
+    """Looks whether the backup fits, then makes the roles and the extension. Returns whether the login is a superuser."""
     with _connect(address) as connection:
         _refuse_unfit(connection, manifest)
-        _make_roles(connection, manifest)
+        ((superuser,),) = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        if manifest.timescaledb is not None and not superuser:
+            raise StoreError("restore: TimescaleDB lets only a superuser restore: give VIGIL_STORE with such a login")
+        _make_roles(connection, [*manifest.roles, *(manifest.owners if superuser else ())])
     if manifest.timescaledb is not None:
         with _connect(address) as connection:  # the extension must be the first thing of its session
             version = sql.Literal(manifest.timescaledb)
             connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS timescaledb VERSION {}").format(version))
+    return bool(superuser)
 
 
 def _refuse_unfit(connection: Connection, manifest: Manifest) -> None:
@@ -124,15 +128,13 @@ def _refuse_other_timescale(connection: Connection, wanted: str, found: str | No
         raise StoreError(f"restore: expected a server with TimescaleDB {wanted}, found {has}")
 
 
-def _make_roles(connection: Connection, manifest: Manifest) -> None:
+def _make_roles(connection: Connection, wanted: Sequence[str]) -> None:
     """Groups of ours as migration 0006 makes them; other roles are somebody's logins, which nobody can make up."""
     there = {str(name) for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
-    missing = [name for name in manifest.roles if name not in there]
-    others = [name for name in missing if not name.startswith(_OUR_ROLES)]
+    missing = [name for name in wanted if name not in there]
+    others = [name for name in missing if name not in _OUR_ROLES]
     if others:
-        raise StoreError(
-            f"restore: the backup's rights name roles that this server lacks: make {', '.join(others)} first"
-        )
+        raise StoreError(f"restore: the backup names roles that this server lacks: make {', '.join(others)} first")
     for name in missing:
         connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
     if INGEST in missing:
@@ -140,19 +142,31 @@ def _make_roles(connection: Connection, manifest: Manifest) -> None:
             connection.execute(_SIGNAL_RIGHTS)
 
 
-def _load(address: str, folder: Path, manifest: Manifest, tools: Tools) -> None:
+def _major(address: str, manifest: Manifest) -> int:
+    """The version that pg_restore must have: not older than the dump's, nor than the server's."""
     with _connect(address) as connection:
-        path, _ = tools.find("pg_restore", max(manifest.dumped_by, connection.info.server_version // 10_000))
-        if manifest.timescaledb is not None:
-            connection.execute("SELECT timescaledb_pre_restore()")
-    running = tools.start(path, ["--no-owner", "--exit-on-error", str(folder / DUMP)], address)
+        return max(manifest.dumped_by, connection.info.server_version // 10_000)
+
+
+def _load(address: str, folder: Path, manifest: Manifest, tools: Tools, *, keep_owners: bool) -> None:
+    """Everything in the dump. Without `keep_owners` it belongs to who is logged in."""
+    path, _ = tools.find("pg_restore", _major(address, manifest))
+    if manifest.timescaledb is not None:
+        _call(address, "SELECT timescaledb_pre_restore()")
+    owners = [] if keep_owners else ["--no-owner"]
+    running = tools.start(path, [*owners, "--exit-on-error", str(folder / DUMP)], address)
     try:
         running.wait()
     finally:
         running.end()
     if manifest.timescaledb is not None:
-        with _connect(address) as connection:
-            connection.execute("SELECT timescaledb_post_restore()")
+        _call(address, "SELECT timescaledb_post_restore()")
+
+
+def _call(address: str, statement: LiteralString) -> None:
+    """In a session of its own: TimescaleDB's restoring mode counts from the next one on."""
+    with _connect(address) as connection:
+        connection.execute(statement)
 
 
 def _finish(address: str, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from ingest.accounts import NOBODY, Accounts
+from ingest.aggregates import note_late
 from ingest.copying import copy_rows
 from ingest.decode import Reading, Refused, read
 from ingest.events import FromEdge, insert_events, upsert_findings
@@ -26,6 +27,7 @@ from ingest.register import apply_registry
 from ingest.signals import SignalTable
 from ingest.transaction import SERVICE
 from ingest.validate import Bounds, bounds_at
+from ingest.writer import POISON, is_poison
 from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.log.protocol import InRecord, Partition
@@ -139,8 +141,10 @@ class _Replay:
         except _StillRefused as error:
             report.refused[number] = str(error)
             return
-        except (psycopg.DataError, psycopg.IntegrityError, TypeError, ValueError, LookupError) as error:
-            report.refused[number] = f"content: {error}"
+        except (*POISON, psycopg.ProgrammingError) as error:
+            if not is_poison(error):
+                raise
+            report.refused[number] = f"content: {type(error).__name__}: {error}"
             return
         report.replayed.append(number)
         report.rows += len(stored.rows)
@@ -195,6 +199,7 @@ class _Replay:
                 (stored.first_us // 1_000_000, stored.last_us // 1_000_000 + 1),
             )
         await copy_rows(self._connection, stored.rows, direct=False)
+        await note_late(self._connection, stored.rows, first_us=stored.first_us)
         if reading.identity is not None:
             left = _added(stored.dead)
             if reason is None:

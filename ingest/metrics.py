@@ -34,6 +34,9 @@ RESTARTS: Final = Counter(
 TERMINATED: Final = Counter(
     "vigil_ingest_terminated_sessions_total", "Frozen sessions of other workers that were ended."
 )
+AGGREGATES_BEHIND_S: Final = Gauge(
+    "vigil_ingest_aggregates_behind_seconds", "Age of the newest minute that is kept (plain PostgreSQL)."
+)
 LATEST: Final = Counter("vigil_ingest_latest_rows_total", "Rows of latest written.")
 
 

@@ -1,7 +1,10 @@
 """Schema migrations: numbered SQL files, forward only, each applied once and recorded with its hash.
 
-Invariants: a file is applied in a transaction together with its record, unless its first line says `-- no-transaction`;
-two instances that start at once migrate once (an advisory lock); a file that was applied and then changed is refused.
+Invariants: a file is applied in a transaction together with its record, so whoever is killed in the middle leaves the version
+before it or the one after it; a file whose first line says `-- no-transaction` is applied statement by statement, and each of
+its statements may be said again (IF NOT EXISTS). Instances that start at once migrate once (an advisory lock, which a backup
+shares); one that finds nothing to do takes no lock. A file that was applied and then changed is refused, and so is a database
+of a newer version: nothing is written to it.
 `NNNN_name.sql` is for both flavours, `NNNN_name.timescale.sql` and `NNNN_name.plain.sql` are for one.
 """
 
@@ -20,7 +23,7 @@ import structlog
 
 from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.settings import Settings
-from telemetry.store import OWNER, connect
+from telemetry.store import OWNER, connect, too_new
 
 log = structlog.get_logger()
 
@@ -61,16 +64,18 @@ def migrations(*, timescale: bool, folder: Traversable | None = None) -> list[Mi
 async def migrate(settings: Settings, *, folder: Traversable | None = None) -> list[Migration]:
     """Brings the schema up to date, as the login of the settings (its owner). Returns what was applied.
 
-    Raises StoreUnavailable, or StoreError where an applied file has changed, a migration fails or the login may not.
+    Raises StoreUnavailable, or StoreError where an applied file has changed, the database is newer than this code, a
+    migration fails or the login may not.
     """
+    if await _up_to_date(settings, folder):
+        return []
     timescale = await _ensure_timescale(settings)
+    wanted = migrations(timescale=timescale, folder=folder)
     connection = await connect(settings, OWNER, autocommit=True)
     try:
-        await connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
-        applied = await _applied(connection)
-        wanted = migrations(timescale=timescale, folder=folder)
-        _check(wanted, applied)
-        todo = [m for m in wanted if m.version not in applied]
+        await _lock(connection)
+        await connection.execute(_META)
+        todo = _todo(wanted, await _applied(connection))
         for migration in todo:
             await _apply(connection, migration)
     except psycopg.OperationalError as error:
@@ -91,6 +96,31 @@ async def has_timescale(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
+async def _up_to_date(settings: Settings, folder: Traversable | None) -> bool:
+    """Whether there is nothing to do. Takes no lock and writes nothing: an ingest that starts again waits for no backup."""
+    connection = await connect(settings, OWNER, autocommit=True)
+    try:
+        applied = await _applied(connection)
+        return bool(applied) and not _todo(
+            migrations(timescale=await has_timescale(connection), folder=folder), applied
+        )
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(str(error).strip()) from error
+    except psycopg.Error as error:
+        raise StoreError(f"migration: {error}") from error
+    finally:
+        await connection.close()
+
+
+async def _lock(connection: Connection) -> None:
+    """Waits until no other migration, backup or restore is under way, and says so."""
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))
+    row = await cursor.fetchone()
+    if not (row and row[0]):
+        log.info("migration waits", why="another instance migrates, or a backup or restore is under way")
+        await connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+
+
 async def _ensure_timescale(settings: Settings) -> bool:
     """Makes the extension where the server has it, in a session of its own: it must be the first thing there."""
     connection = await connect(settings, OWNER, autocommit=True)
@@ -106,7 +136,7 @@ async def _ensure_timescale(settings: Settings) -> bool:
         row = await cursor.fetchone()
         if not (row and row[0]):
             return False
-        await connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        await _lock(connection)
         await connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
         return True
     except psycopg.OperationalError as error:
@@ -125,12 +155,19 @@ async def _flavour_was_plain(connection: Connection) -> bool:
 
 
 async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:
-    await connection.execute(_META)
+    cursor = await connection.execute("SELECT to_regclass('store_meta.migration') IS NOT NULL")
+    row = await cursor.fetchone()
+    if not (row and row[0]):
+        return {}
     cursor = await connection.execute("SELECT version, name, sha256 FROM store_meta.migration")
     return {version: (name, sha256) for version, name, sha256 in await cursor.fetchall()}
 
 
-def _check(wanted: Sequence[Migration], applied: dict[int, tuple[str, str]]) -> None:
+def _todo(wanted: Sequence[Migration], applied: dict[int, tuple[str, str]]) -> list[Migration]:
+    """What is missing. Raises StoreError where what was applied is not a beginning of what this code has."""
+    newest = max(applied, default=0)
+    if newest > len(wanted):
+        raise StoreError(too_new(newest, len(wanted)))
     for migration in wanted:
         name, sha256 = applied.get(migration.version, (migration.name, migration.sha256))
         if sha256 != migration.sha256:
@@ -138,6 +175,7 @@ def _check(wanted: Sequence[Migration], applied: dict[int, tuple[str, str]]) -> 
                 f"migration {migration.version:04d} {migration.name}: expected the file that was applied as {name} "
                 f"({sha256[:12]}), found another ({migration.sha256[:12]}); an applied migration is never changed"
             )
+    return [m for m in wanted if m.version not in applied]
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:

@@ -14,13 +14,15 @@ from ingest import metrics
 from ingest.latest import rebuild_latest, write_latest
 from ingest.migrate import has_timescale, migrate
 from ingest.online import write_changes
+from ingest.retention import apply_retention
+from ingest.upkeep import keep_up
 from ingest.worker import Worker
 from telemetry.errors import LogDiscontinuity, LogError, OffsetMoved, StoreError, StoreUnavailable, first_of
 from telemetry.log import open_log
 from telemetry.log.protocol import TOPICS, Log
 from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
-from telemetry.store import INGEST, SCHEMA_VERSION, connect, wait_for_schema
+from telemetry.store import INGEST, SCHEMA_VERSION, connect, schema_version, too_new, wait_for_schema
 
 log = structlog.get_logger()
 
@@ -32,10 +34,11 @@ BACKOFF_LAST_S: Final = 5.0
 HEALTHY_AFTER_S: Final = 10.0
 LATEST_EVERY_S: Final = 0.1
 CHECK_EVERY_S: Final = 1.0
-RETENTION_EVERY_S: Final = 3_600.0
 STOP_WITHIN_S: Final = 2.0
 CLOSE_WITHIN_S: Final = 30.0
 """A reader whose log is away may need that long to let go of its connections; told to stop, it does not get it."""
+PASSING: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
+"""What ails the database and not the data. InternalError: it may only be read, a time-out of its own ended a session."""
 
 
 async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:
@@ -60,6 +63,10 @@ async def _migrated(settings: Settings, stop: asyncio.Event, health: Health) -> 
             await wait_until(stop, BACKOFF_FIRST_S)
             continue
         except StoreError as error:
+            if isinstance(error.__cause__, psycopg.InternalError):  # read-only, say: a standby, or a guard of its disk
+                health.missing("store", str(error))
+                await wait_until(stop, BACKOFF_LAST_S)
+                continue
             if not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
                 raise
             log.info("this login may not migrate", expected_version=SCHEMA_VERSION, why=str(error))
@@ -73,7 +80,7 @@ async def _keep_going(settings: Settings, the_log: Log, stop: asyncio.Event, hea
         began = time.monotonic()
         try:
             await _session(settings, the_log, stop, health)
-        except* (OffsetMoved, StoreUnavailable, psycopg.OperationalError, psycopg.InterfaceError, LogError) as group:
+        except* (OffsetMoved, StoreUnavailable, *PASSING, LogError) as group:
             failures = 1 if time.monotonic() - began > HEALTHY_AFTER_S else failures + 1
             _say(first_of(group), health)
         if not stop.is_set():
@@ -85,8 +92,10 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
     await the_log.ensure_topics(TOPICS)
     connection = await connect(settings, INGEST, autocommit=True)
     async with connection, await connect(settings, INGEST, autocommit=True) as side:
-        await _apply_retention(settings, side)
-        worker = Worker(settings, health, connection, side, timescale=await has_timescale(side))
+        await _refuse_newer(side)
+        timescale = await has_timescale(side)
+        await apply_retention(settings, side)
+        worker = Worker(settings, health, connection, side, timescale=timescale)
         await worker.load()
         reader = await the_log.reader(GROUP, TOPICS, worker)
         health.found("store")
@@ -94,13 +103,22 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
         try:
             async with asyncio.TaskGroup() as group:
                 tending = group.create_task(_tend(settings, worker), name="latest")
+                keeping = group.create_task(keep_up(settings, timescale=timescale), name="upkeep")
                 await _until_stopped(worker.run(reader, stop), stop)
                 await write_latest(side, worker.latest.due(float("inf")))
                 tending.cancel()
+                keeping.cancel()
         finally:
             with suppress(LogError, TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN_S if stop.is_set() else CLOSE_WITHIN_S):
                     await reader.close()
+
+
+async def _refuse_newer(connection: Connection) -> None:
+    """Raises StoreError where a newer Vigil has migrated the database while this one ran."""
+    found = await schema_version(connection)
+    if found > SCHEMA_VERSION:
+        raise StoreError(too_new(found))
 
 
 async def _until_stopped(running: Any, stop: asyncio.Event) -> None:
@@ -123,12 +141,12 @@ async def _until_stopped(running: Any, stop: asyncio.Event) -> None:
 
 
 async def _tend(settings: Settings, worker: Worker) -> None:
-    """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, retention, the lag."""
+    """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, the lag."""
     async with await connect(settings, INGEST, autocommit=True) as connection:
         behind = await rebuild_latest(connection)
         if behind:
             log.info("latest rebuilt", signals=behind)
-        checked, retained = time.monotonic(), time.monotonic()
+        checked = time.monotonic()
         while True:
             rows = worker.latest.due(time.monotonic())
             await write_latest(connection, rows)
@@ -137,9 +155,6 @@ async def _tend(settings: Settings, worker: Worker) -> None:
             if time.monotonic() - checked > CHECK_EVERY_S:
                 checked = time.monotonic()
                 await _check(connection, worker)
-            if time.monotonic() - retained > RETENTION_EVERY_S:
-                retained = time.monotonic()
-                await _apply_retention(settings, connection)
 
 
 async def _check(connection: Connection, worker: Worker) -> None:
@@ -148,18 +163,6 @@ async def _check(connection: Connection, worker: Worker) -> None:
     if lag == 0:
         async with connection.transaction():
             await write_changes(connection, await worker.silent(connection))
-
-
-async def _apply_retention(settings: Settings, connection: Connection) -> None:
-    try:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL lock_timeout = '2s'")
-            await connection.execute(
-                "SELECT store.apply_retention(make_interval(secs => %s), make_interval(secs => %s))",
-                (settings.retention_days * 86_400, settings.late_bound_days * 86_400),
-            )
-    except psycopg.errors.LockNotAvailable:
-        log.info("retention waits for its next turn", why="readers are busy")
 
 
 def _say(error: BaseException, health: Health) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg
 
 from ingest.accounts import Accounts
+from ingest.aggregates import note_late
 from ingest.copying import copy_rows
 from ingest.decode import Content, Reading, Refused
 from ingest.events import FromEdge, insert_events, own_event, upsert_findings
@@ -72,6 +73,8 @@ async def write(
         outcome = Outcome(prepared, records=len(fresh), duplicates=len(new) - len(fresh))
         outcome.direct = timescale and prepared.rows_per_signal >= DIRECT_COMPRESS_ROWS
         await copy_rows(connection, prepared.rows, direct=outcome.direct)
+        if not timescale:
+            await note_late(connection, prepared.rows, first_us=prepared.first_us)
         await _apply(connection, fresh, outcome, online=online, newest_us=job.bounds.newest_us)
         await _advance(connection, job, expected)
     return outcome

@@ -24,7 +24,7 @@ from ingest.latest import Latest
 from ingest.online import Change
 from ingest.pace import Pace
 from ingest.transaction import SERVICE, Job
-from ingest.writer import Writer
+from ingest.writer import Faulty, Writer
 from telemetry.errors import LogDiscontinuity
 from telemetry.frozen import FrozenWatch
 from telemetry.log.protocol import TELEMETRY, Partition, Reader
@@ -67,7 +67,7 @@ class Worker:
         self._unstored = 0
         self._pending = Flush()
         self._pending_since_s = 0.0
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._jobs: asyncio.Queue[Job | Faulty] = asyncio.Queue()
         self._taken = asyncio.Event()
         self._writing = False
         self._stopped: dict[Partition, str] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psycopg
@@ -38,6 +38,9 @@ DAY_US: Final = 86_400_000_000
 POISON: Final = (
     psycopg.DataError,
     psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # of class 54 and so no DataError: a name longer than an index takes, say
+    psycopg.errors.StatementTooComplex,
+    RecursionError,
     TypeError,
     ValueError,
     LookupError,
@@ -45,6 +48,20 @@ POISON: Final = (
     OverflowError,
 )
 """What a record with unheard-of content can raise when it is applied; the record is found and set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faulty:
+    """A flush that could not even be prepared: one of its records is to blame."""
+
+    readings: Sequence[Reading]
+    error: Exception
+
+
+def is_poison(error: Exception) -> bool:
+    """Whether a record's content is to blame. Of ProgrammingErrors those that the server never saw: a value of a kind
+    that cannot be sent to it. What it says itself (a missing table, a missing right) is no record's fault."""
+    return isinstance(error, POISON) or (isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None)
 
 
 class Writer:
@@ -86,16 +103,24 @@ class Writer:
         self.expected.pop(partition, None)
         self._handed.pop(partition, None)
 
-    async def prepare(self, readings: Sequence[Reading], reader: Reader) -> Job:
+    async def prepare(self, readings: Sequence[Reading], reader: Reader) -> Job | Faulty:
         """Everything about a flush that needs no transaction; goes on while the one before it is written.
 
         Raises LogDiscontinuity where the log was replaced under the reader since the flush before was prepared.
         """
         first = {reading.record.partition: reading.record.offset for reading in reversed(readings)}
         before = {p: (offset, self._handed[p]) for p, offset in first.items() if p in self._handed}
-        job, _ = await asyncio.gather(self._prepared(readings), verify_unchanged(reader, before))
+        job, _ = await asyncio.gather(self._attempt(readings), verify_unchanged(reader, before))
         self._handed.update({reading.record.partition: reading.mark for reading in readings})
         return job
+
+    async def _attempt(self, readings: Sequence[Reading]) -> Job | Faulty:
+        try:
+            return await self._prepared(readings)
+        except (*POISON, psycopg.ProgrammingError) as error:
+            if not is_poison(error):
+                raise
+            return Faulty(readings, error)
 
     async def _prepared(self, readings: Sequence[Reading]) -> Job:
         dictionaries = await self._signals.resolve(self._side, names_of(readings))
@@ -106,26 +131,32 @@ class Writer:
             await self._ensure_days(prepared.first_us, prepared.last_us)
         return Job(readings, given, prepared, bounds)
 
-    async def write(self, job: Job) -> None:
+    async def write(self, job: Job | Faulty) -> None:
         """Commits a flush; finds the record that cannot be applied by halving, and sets it aside."""
         try:
+            if isinstance(job, Faulty):
+                raise job.error
             await self._transact(job)
-        except POISON as error:
+        except (*POISON, psycopg.ProgrammingError) as error:
+            if not is_poison(error):
+                raise
             await self.online.load(self._side)
             readings = job.readings
             if len(readings) > 1:
                 half = len(readings) // 2
-                await self.write(await self._prepared(readings[:half]))
-                await self.write(await self._prepared(readings[half:]))
+                await self.write(await self._attempt(readings[:half]))
+                await self.write(await self._attempt(readings[half:]))
                 return
-            reading = readings[0]
-            if isinstance(reading.content, Refused):
-                raise
-            log.exception(
-                "record cannot be applied", offset=reading.record.offset, key=reading.record.key.decode("latin-1")
-            )
-            refused = Refused("content", f"{type(error).__name__}: {error}")
-            await self._transact(await self._prepared([replace(reading, content=refused)]))
+            await self._set_aside(readings[0], error)
+
+    async def _set_aside(self, reading: Reading, error: Exception) -> None:
+        if isinstance(reading.content, Refused):
+            raise error
+        log.exception(
+            "record cannot be applied", offset=reading.record.offset, key=reading.record.key.decode("latin-1")
+        )
+        refused = Refused("content", f"{type(error).__name__}: {error}")
+        await self._transact(await self._prepared([replace(reading, content=refused)]))
 
     async def _transact(self, job: Job) -> None:
         expected = {r.record.partition: self.expected[r.record.partition] for r in job.readings}

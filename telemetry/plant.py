@@ -110,6 +110,9 @@ class Endpoint(Model):
     parity: Literal["N", "E", "O"] = Field("N", description="Of a serial line: none, even, odd.")
     stop_bits: Literal[1, 2] = Field(1, description="Of a serial line.")
     data_bits: Literal[7, 8] = Field(8, description="Of a serial line.")
+    probe_share: float = Field(
+        0.1, gt=0, le=1, description="Share of a line's time that units which do not answer may take, over 20 s."
+    )
     mqtt_version: Literal["3.1.1", "5"] | None = Field(
         None, description="In quotes. Default: 5, then 3.1.1 if the broker refuses."
     )

@@ -32,6 +32,7 @@ KEYS_OF: Final = {
     **dict.fromkeys(("username", "password", "mqtt_version"), MQTT),
     **dict.fromkeys(("ca_file", "cert_file", "key_file"), _TLS),
     "fallback": _NETWORK,
+    "probe_share": (SERIAL, "modbus+rtuovertcp"),
     "server_name": ("modbus+tls",),
 }
 """Keys of an endpoint that only some schemes read: which."""

@@ -85,6 +85,10 @@ class Settings(BaseSettings):
     grafana_token_file: Path | None = None
     late_bound_days: float = Field(30.0, gt=0, description="Older samples go to the dead letters.")
     retention_days: float = Field(90.0, gt=0, description="Of raw samples; longer than late_bound_days.")
+    retention_minutes_days: float = Field(400.0, gt=0, description="Of minutes; at least as long as raw samples.")
+    retention_hours_days: float = Field(3_660.0, gt=0, description="Of hours; at least as long as minutes.")
+    retention_events_days: float = Field(1_100.0, gt=0, description="Of events, findings and online history.")
+    retention_dead_letters_days: float = Field(400.0, gt=0, description="Of dead letters that nobody replayed.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 

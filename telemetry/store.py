@@ -94,6 +94,14 @@ async def schema_version(connection: psycopg.AsyncConnection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
+def too_new(found: int, known: int = SCHEMA_VERSION) -> str:
+    """What is said where a newer Vigil has migrated the database: older code writes nothing to it."""
+    return (
+        f"schema: expected version {known} or older, found {found}: this Vigil is older than its database; "
+        "install the newer one"
+    )
+
+
 @asynccontextmanager
 async def migrated(settings: Settings) -> AsyncIterator[None]:
     """For commands that ask the store once: a body that needs the schema, and whose database errors are said.
@@ -105,6 +113,8 @@ async def migrated(settings: Settings) -> AsyncIterator[None]:
             found = await schema_version(connection)
         if found < SCHEMA_VERSION:
             raise StoreError(f"schema: expected version {SCHEMA_VERSION}, found {found}: `vigil ingest` migrates it")
+        if found > SCHEMA_VERSION:
+            raise StoreError(too_new(found))
         yield
     except psycopg.OperationalError as error:
         raise StoreUnavailable(str(error).strip()) from error
@@ -117,6 +127,8 @@ async def wait_for_schema(
 ) -> bool:
     """Waits until the database is there and migrated at least to `version`. Returns False when told to stop first.
 
+    At a database that is newer than this code it waits, too, until it is stopped.
+
     Says in `health` what it waits for: `store` or `schema`.
     """
     while not stop.is_set():
@@ -127,10 +139,13 @@ async def wait_for_schema(
             finally:
                 await connection.close()
             health.found("store")
-            if found >= version:
+            if found > SCHEMA_VERSION:
+                health.missing("schema", too_new(found))
+            elif found >= version:
                 health.found("schema")
                 return True
-            health.missing("schema", f"expected version {version}, found {found}: waiting for ingest to migrate")
+            else:
+                health.missing("schema", f"expected version {version}, found {found}: waiting for ingest to migrate")
         except (StoreUnavailable, psycopg.Error) as error:
             health.missing("store", str(error).strip())
         await wait_until(stop, SCHEMA_POLL_S)

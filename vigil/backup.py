@@ -52,7 +52,7 @@ def run_restore(settings: Settings, folder: Path, extra: Path | None) -> tuple[M
         check_backup(folder)  # before a server is made for it
         half = EmbeddedPostgres(place.with_name(RESTORING))
         _discard(half)
-        with _running(half):
+        with embedded_running(half):
             manifest = restore(settings.model_copy(update={"store": half.url}), folder, tools=_tools(extra))
         log_too = restore_embedded_log(settings, folder)
         half.data_dir.rename(place)
@@ -89,7 +89,7 @@ def _store_at_hand(settings: Settings) -> Iterator[Settings]:
         server = EmbeddedPostgres(settings.state_dir / "pg")
         if not (server.data_dir / "PG_VERSION").exists():
             raise StoreError(f"{server.data_dir}: no store is there")
-        held.enter_context(_running(server))
+        held.enter_context(embedded_running(server))
         yield settings.model_copy(update={"store": server.url})
 
 
@@ -110,7 +110,8 @@ def _discard(half: EmbeddedPostgres) -> None:
 
 
 @contextmanager
-def _running(server: EmbeddedPostgres) -> Iterator[None]:
+def embedded_running(server: EmbeddedPostgres) -> Iterator[None]:
+    """Runs the server for the body. Raises StateLocked, StoreError."""
     server.prepare()
     words = (server.data_dir.parent / "backup-postgres.log").open("wb")
     with words:

@@ -15,13 +15,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.ingest import latency, small, throughput
+from benchmarks.ingest import latency, small, telegraf, throughput
 from benchmarks.ingest.fleet import Fleet
 from benchmarks.ingest.report import SHOWN, throughputs
 from benchmarks.machine import machine
 
-ROWS = ("throughput", "raw", "writers", "latency", "small")
+ROWS = ("throughput", "raw", "writers", "latency", "small", "telegraf", "embedded")
 FULL_PER_S = 2_000_000
+DEFAULT_S = {"raw": 15.0, "telegraf": 2.5, "embedded": 5.0}
 
 
 def main() -> None:
@@ -46,10 +47,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "--rate-hz", type=int, default=0, help="readings of a signal in a second; 0: so that records fill"
     )
     parser.add_argument("--jitter-us", type=int, default=2_000, help="how late a poll may be")
-    parser.add_argument("--seconds", type=float, help="default: 60; latency 15 a phase; small 240")
+    parser.add_argument(
+        "--seconds", type=float, help="default: 60; raw 15; telegraf 2.5; embedded 5; latency 15 a phase; small 240"
+    )
     parser.add_argument("--samples", type=int, help="instead of --seconds")
     parser.add_argument("--rounds", type=int, help="runs of each side; default: 1; raw 5")
     parser.add_argument("--most", type=int, default=2_500_000, help="latency: samples a second that are prepared for")
+    parser.add_argument(
+        "--window", type=int, help="latency: samples on their way; default: 2 M, 8 M from 100,000 signals on"
+    )
     parser.add_argument("--background", action="store_true", help="TimescaleDB's own jobs run as well")
     parser.add_argument("--no-audit", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -63,24 +69,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.signals, edges, arguments.record_samples, jitter_us=arguments.jitter_us, rate_hz=arguments.rate_hz
     )
     if arguments.row == "latency":
-        return latency.measure(fleet, arguments.seconds or 15.0, most_per_s=arguments.most)
+        window = arguments.window or (8_000_000 if fleet.signals >= 100_000 else 2_000_000)
+        return latency.measure(latency.Load(fleet, arguments.seconds or 15.0, arguments.most, window))
     if arguments.row == "small":
         return small.measure(arguments.seconds or 240.0)
     case = throughput.Case(
         fleet,
-        arguments.samples or int((arguments.seconds or 60.0) * FULL_PER_S),
+        arguments.samples or int((arguments.seconds or DEFAULT_S.get(arguments.row, 60.0)) * FULL_PER_S),
         writers=2 if arguments.row == "writers" else 1,
         rounds=arguments.rounds or (5 if arguments.row == "raw" else 1),
         with_raw=arguments.row == "raw",
         background=arguments.background,
         audit=not arguments.no_audit,
+        embedded=arguments.row == "embedded",
     )
-    return {
-        "row": arguments.row,
-        "signals": fleet.signals,
-        "record_samples": fleet.record_samples,
-        **throughput.measure(case),
-    }
+    found = telegraf.measure(case) if arguments.row == "telegraf" else throughput.measure(case)
+    return {"row": arguments.row, "signals": fleet.signals, "record_samples": fleet.record_samples, **found}
 
 
 if __name__ == "__main__":

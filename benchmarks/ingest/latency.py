@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,23 +33,34 @@ SMALL: Final = Fleet(2_000, 1, 500, rate_hz=5)
 """10,000 samples a second, a record every 50 ms, as an edge sends them."""
 
 
-def measure(fleet: Fleet, seconds: float, *, most_per_s: float) -> dict[str, Any]:
-    """At the most that goes through, at FULL_SHARE of it, and at 10,000 samples a second.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is offered: the most that goes through and a share of it, or (`most_per_s` None) the fleet's own rate."""
 
-    `most_per_s` bounds how many records are prepared for the first of these.
-    """
+    fleet: Fleet
+    seconds: float
+    most_per_s: int | None = None
+    """So many samples a second are prepared for."""
+    window: int = 2_000_000
+    """Samples that may be on their way while the most is sought; its latency is about window / rate."""
+
+    def records(self) -> list[Sent]:
+        """For all phases. What is sent at the fleet's own rate has the present as its time, the rest the past."""
+        samples = (self.most_per_s or self.fleet.samples_per_s) * (WARM_S + 2 * self.seconds)
+        fleet_s = self.fleet.seconds_for(int(samples))
+        start_us = (time.time_ns() // 10**9 - (fleet_s if self.most_per_s else 0)) * SECOND_US
+        return list(journal(self.fleet, start_us, fleet_s))
+
+
+def measure(load: Load) -> dict[str, Any]:
+    """At the most that goes through, at FULL_SHARE of it, and at 10,000 samples a second."""
     with server() as store:
-        full = load(store, fleet, seconds, most_per_s=most_per_s)
-        small = load(store, SMALL, seconds, most_per_s=None)
-    return {"phases": [*full, *small]}
+        return {"phases": [*loaded(store, load), *loaded(store, Load(SMALL, load.seconds))]}
 
 
-def load(store: StoreServer, fleet: Fleet, seconds: float, *, most_per_s: float | None) -> list[dict[str, Any]]:
-    """The phases of one fleet, on a topic and database of their own: its own rate, or (`most_per_s`) the most and a share."""
-    samples = (most_per_s or fleet.samples_per_s) * (WARM_S + 2 * seconds)
-    fleet_s = fleet.seconds_for(int(samples))
-    start_us = (time.time_ns() // 10**9 - (fleet_s if most_per_s else 0)) * SECOND_US
-    records = list(journal(fleet, start_us, fleet_s))
+def loaded(store: StoreServer, load: Load) -> list[dict[str, Any]]:
+    """The phases of one load, on a topic and database of their own."""
+    records = load.records()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vigil-bench-")))
         broker = stack.enter_context(kafka())
@@ -56,32 +68,21 @@ def load(store: StoreServer, fleet: Fleet, seconds: float, *, most_per_s: float 
         ingest = Ingest(folder, url, broker.url)
         program = stack.enter_context(ingest.start())
         try:
-            return asyncio.run(_phases(ingest, servers_of(broker), url, records, seconds, fleet, most_per_s))
+            return asyncio.run(_phases(ingest, servers_of(broker), url, records, load))
         except (AssertionError, RuntimeError) as error:
             raise RuntimeError(f"{error!r}\n{program.said()}") from error
 
 
-async def _phases(
-    ingest: Ingest,
-    servers: str,
-    url: str,
-    records: Iterable[Sent],
-    seconds: float,
-    fleet: Fleet,
-    most_per_s: float | None,
-) -> list[dict[str, Any]]:
-    async with sending(servers, url, records) as (sender, seen):
-        await sender.phase("opening", 0.1, per_s=fleet.samples_per_s if most_per_s is None else 100_000)
+async def _phases(ingest: Ingest, servers: str, url: str, records: Iterable[Sent], load: Load) -> list[dict[str, Any]]:
+    fleet, own = load.fleet, None if load.most_per_s else load.fleet.samples_per_s
+    async with sending(servers, url, records, window=load.window) as (sender, seen):
+        await sender.phase("opening", 0.1, per_s=own or 100_000)
         await sender.drained()
-        await sender.phase("warm", WARM_S, per_s=None if most_per_s else fleet.samples_per_s)
-        found = []
-        if most_per_s:
-            found.append(await _phase(ingest, sender, seen, "most", seconds, None))
-            await sender.drained()
+        await sender.phase("warm", WARM_S, per_s=own)
+        found = [await _phase(ingest, sender, seen, "small" if own else "most", load.seconds, own)]
+        if own is None:
             share = FULL_SHARE * found[0]["stored_per_s"]
-            found.append(await _phase(ingest, sender, seen, f"{FULL_SHARE:.0%} of it", seconds, share))
-        else:
-            found.append(await _phase(ingest, sender, seen, "small", seconds, fleet.samples_per_s))
+            found.append(await _phase(ingest, sender, seen, f"{FULL_SHARE:.0%} of it", load.seconds, share))
         return [{"signals": fleet.signals, "record_samples": fleet.record_samples, **one} for one in found]
 
 

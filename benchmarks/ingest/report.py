@@ -28,7 +28,10 @@ def _line(row: str, found: dict[str, Any], side: dict[str, Any]) -> str:
     if "rss_mb" in side:
         memory = f"{side['rss_mb']:.0f} · {side['peak_mb']:.0f} MiB · {side['slope_mb_per_min']:+.0f} MiB/min"
     audit = side.get("audit")
-    verdict = f"lost {audit['lost']}, doubled {audit['doubled']}" if audit else ""
+    verdict = ""
+    if audit:
+        same = f"{audit['checksums_same']:,} of {audit['cells']:,} checksums the same"
+        verdict = f"lost {audit['lost']}, doubled {audit['doubled']}; {same}"
     return (
         f"| {row} | {found['signals']:,} · {found['record_samples']:,} | **{side['per_s'] / 1e6:.2f}** | {slowest} | {cpu} "
         f"| {side['bytes_per_sample']:.1f} | {side['flush_rows']:,.0f} | {memory} | {verdict} |"
@@ -38,11 +41,11 @@ def _line(row: str, found: dict[str, Any], side: dict[str, Any]) -> str:
 def latencies(found: dict[str, Any]) -> str:
     """A table with one line a phase. Ingest's own quantiles are of its histogram's buckets, of a flush's oldest record."""
     lines = [
-        "| row | signals · record | stored, samples/s | p50 | p99 | worst | ingest's own p50 · p99 |",
+        "| row | signals · record | samples/s | p50 | p99 | worst | ingest's own p50 · p99 |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| latency, {one['phase']} | {one['signals']:,} · {one['record_samples']:,} | {one['stored_per_s']:,} "
+        f"| latency, {one['phase']} | {one['signals']:,} · {one['record_samples']:,} | {one['offered_per_s'] or one['stored_per_s']:,} "
         f"| {one['p50_s'] * 1e3:,.0f} ms | **{one['p99_s'] * 1e3:,.0f} ms** | {one['worst_s'] * 1e3:,.0f} ms "
         f"| {one['own_p50_s'] * 1e3:,.0f} · {one['own_p99_s'] * 1e3:,.0f} ms |"
         for one in found["phases"]
@@ -66,5 +69,28 @@ def smalls(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"real time to bulk: **{found['ratio']:.2f}** (limit 1.5)"])
 
 
-SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {"latency": latencies, "small": smalls}
+def peers(found: dict[str, Any]) -> str:
+    """Vigil's line and Telegraf's three."""
+    lines = [
+        "| the same rows | M samples/s | CPU s a million | B a sample | lost | doubled |",
+        "|---|---|---|---|---|---|",
+    ]
+    vigil = found["vigil"]
+    audit = vigil.get("audit", {"lost": "", "doubled": ""})
+    rows = [("Vigil", vigil | {name: audit[name] for name in ("lost", "doubled")})]
+    rows += [(name, found[name]) for name in ("telegraf", "killed", "defaults") if name in found]
+    for name, one in rows:
+        speed = f"**{one['per_s'] / 1e6:.2f}**" if "per_s" in one else ""
+        cpu = " · ".join(f"{who} {spent:.2f}" for who, spent in one.get("cpu_s_per_million", {}).items())
+        size = f"{one['bytes_per_sample']:.1f}" if "bytes_per_sample" in one else ""
+        lines.append(f"| {_PEERS.get(name, name)} | {speed} | {cpu} | {size} | {one['lost']:,} | {one['doubled']:,} |")
+    return "\n".join([*lines, *(["", f"Vigil to Telegraf: {found['ratio']:.1f} ×"] if "ratio" in found else [])])
+
+
+_PEERS: Final = {
+    "telegraf": "Telegraf",
+    "killed": "Telegraf, one kill -9 in mid-load",
+    "defaults": "Telegraf, default limits",
+}
+SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {"latency": latencies, "small": smalls, "telegraf": peers}
 """How rows that are no plain throughput are shown."""

@@ -25,8 +25,6 @@ from telemetry.log.protocol import TELEMETRY
 from tests.fixtures.waiting import until
 
 LOOK_EVERY_S: Final = 0.01
-WINDOW: Final = 2_000_000
-"""Samples that may be in the log and not in the store while the most is sought."""
 DRAIN_S: Final = 60.0
 
 
@@ -80,15 +78,18 @@ class Phase:
 class Sender:
     """Sends records at a rate."""
 
-    def __init__(self, producer: AIOKafkaProducer, records: Iterable[Sent], seen: Seen, eye: Eye) -> None:
+    def __init__(
+        self, producer: AIOKafkaProducer, records: Iterable[Sent], seen: Seen, eye: Eye, *, window: int
+    ) -> None:
+        self._window = window
         self._producer, self._records, self._seen, self._eye = producer, iter(records), seen, eye
         self._acknowledging: set[asyncio.Future[Any]] = set()
 
     async def phase(self, name: str, seconds: float, *, per_s: float | None) -> Phase:
-        """Sends for so long at `per_s` samples a second; None: as fast as WINDOW samples on their way let it."""
+        """Sends for so long at `per_s` samples a second; None: as fast as `window` samples on their way let it."""
         first, began, sent, reached = len(self._seen.samples), time.monotonic(), 0, self._eye.next
         while (now := time.monotonic() - began) < seconds:
-            if per_s is None and self._on_the_way() > WINDOW:
+            if per_s is None and self._on_the_way() > self._window:
                 await asyncio.sleep(0.005)
             elif per_s is not None and sent / per_s > now:
                 await asyncio.sleep(min(sent / per_s - now, 0.05))
@@ -132,15 +133,20 @@ class Sender:
 
 
 @asynccontextmanager
-async def sending(servers: str, url: str, records: Iterable[Sent]) -> AsyncIterator[tuple[Sender, Seen]]:
-    """A sender of records, watched in the database of `url`."""
+async def sending(
+    servers: str, url: str, records: Iterable[Sent], *, window: int = 2_000_000
+) -> AsyncIterator[tuple[Sender, Seen]]:
+    """A sender of records, watched in the database of `url`.
+
+    `window` samples may be in the log and not in the store while the most is sought.
+    """
     seen = Seen()
     eye = Eye(url, seen)
     producer = new_producer(servers)
     await producer.start()
     eye.start()
     try:
-        yield Sender(producer, records, seen, eye), seen
+        yield Sender(producer, records, seen, eye, window=window), seen
     finally:
         eye.over.set()
         await asyncio.to_thread(eye.join, 10)

@@ -23,10 +23,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.edge.process import Program
+from benchmarks.ingest.watch import LOGIN
 from telemetry.local import free_port
 from tests.fixtures.store import Flavour, StoreServer, execute, fresh_database, make_template
 
-LOGIN: Final = "vigil_bench"
 AUDIT_S: Final = 1_200.0
 KEPT: Final = ("fsync", "synchronous_commit", "full_page_writes")
 

@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,9 @@ from benchmarks.ingest import raw
 from benchmarks.ingest.edges import journal
 from benchmarks.ingest.fleet import SECOND_US, Fleet
 from benchmarks.ingest.service import Ingest, database, server
-from benchmarks.ingest.topic import Filled, fill, kafka, servers_of
+from benchmarks.ingest.topic import Filled, fill, fill_embedded, kafka, servers_of
 from benchmarks.ingest.watch import Run, Watch
-from tests.fixtures.kafka import KafkaBroker
-from tests.fixtures.store import StoreServer, execute
+from tests.fixtures.store import Flavour, StoreServer, execute
 
 MARGIN_S: Final = 120
 """The newest sample is so old when the log begins to be filled."""
@@ -45,6 +44,8 @@ class Case:
     background: bool = False
     """TimescaleDB's own jobs (refreshes, compression) run, too."""
     audit: bool = True
+    embedded: bool = False
+    """The embedded log and PostgreSQL in place of Kafka and TimescaleDB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,14 @@ class Bench:
 
     case: Case
     store: StoreServer
-    broker: KafkaBroker
+    log: str
+    """VIGIL_LOG."""
+    servers: str
+    """host:port of Kafka; empty on the embedded log."""
+    roots: Mapping[str, int]
+    """First process of every tree beside the writers."""
+    state: Path | None
+    """Where the embedded log is."""
     filled: Filled
     start_us: int
     seconds: int
@@ -65,17 +73,26 @@ def bench(case: Case) -> Iterator[Bench]:
     """Starts servers, fills the log; ends and deletes it all."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vigil-bench-")))
-        store = stack.enter_context(server(background=case.background))
-        partitions = case.writers
-        broker = stack.enter_context(kafka(partitions))
+        flavour: Flavour = "plain" if case.embedded else "timescale"
+        store = stack.enter_context(server(flavour, background=case.background))
+        assert store.process is not None
+        roots = {"postgres": store.process.pid}
         seconds = case.fleet.seconds_for(case.samples)
         start_us = (time.time_ns() // 10**9 - seconds - MARGIN_S) * SECOND_US
-        filled = fill(servers_of(broker), journal(case.fleet, start_us, seconds), partitions)
+        records = journal(case.fleet, start_us, seconds)
+        if case.embedded:
+            filled = fill_embedded(folder / "state", records)
+            made = Bench(case, store, "embedded:", "", roots, folder / "state", filled, start_us, seconds, folder)
+        else:
+            broker = stack.enter_context(kafka(case.writers))
+            filled = fill(servers_of(broker), records, case.writers)
+            roots["kafka"] = broker.pid
+            made = Bench(case, store, broker.url, servers_of(broker), roots, None, filled, start_us, seconds, folder)
         told(
             f"log filled: {filled.total:,} samples, {filled.records:,} records, {filled.bytes / filled.total:.1f} B a sample,"
             f" {filled.seconds:.0f} s; samples of {seconds:,} s"
         )
-        yield Bench(case, store, broker, filled, start_us, seconds, folder)
+        yield made
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -109,11 +126,11 @@ def ingested(made: Bench, number: int, *, audit: bool) -> dict[str, Any]:
     """One run of ingest into a fresh database."""
     case = made.case
     with database(made.store) as url, ExitStack() as stack:
-        writers = [Ingest(made.folder, url, made.broker.url, f"ingest-{number}-{w}") for w in range(case.writers)]
+        writers = [
+            Ingest(made.folder, url, made.log, f"ingest-{number}-{w}", state=made.state) for w in range(case.writers)
+        ]
         programs = [stack.enter_context(writer.start()) for writer in writers]
-        assert made.store.process is not None
-        roots = {f"ingest {w}" if w else "ingest": program.pid for w, program in enumerate(programs)}
-        roots |= {"postgres": made.store.process.pid, "kafka": made.broker.pid}
+        roots = {f"ingest {w}" if w else "ingest": program.pid for w, program in enumerate(programs)} | dict(made.roots)
         watch = Watch(url, made.filled, roots, [program.pid for program in programs])
         within_s = START_S + made.filled.total / SLOWEST_PER_S
         try:
@@ -133,7 +150,7 @@ def ingested(made: Bench, number: int, *, audit: bool) -> dict[str, Any]:
 def figures(run: Run, url: str, scraped: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Of one run, from the watch, the database and ingest's own counters."""
     rows = execute(url, "SELECT count(*) FROM store.sample")[0][0]
-    size = execute(url, "SELECT hypertable_size('store.sample')")[0][0]
+    size = execute(url, size_of(url))[0][0]
     flushes = {
         how: sum(one.get(f'vigil_ingest_flushes_total{{copy="{how}"}}', 0.0) for one in scraped)
         for how in ("direct", "plain")
@@ -148,12 +165,19 @@ def figures(run: Run, url: str, scraped: Sequence[dict[str, float]]) -> dict[str
         "bytes_per_sample": round(size / rows, 2),
         "flushes": {how: int(n) for how, n in flushes.items()},
         "flush_rows": round(rows / max(sum(flushes.values()), 1)),
+        "database": run.shares(),
         "rss_mb": round(run.looks[-1].resident_mb),
         "peak_mb": round(run.peak_mb),
         "slope_mb_per_min": round(run.memory_slope(), 1),
         "restarts": int(sum(n for one in scraped for name, n in one.items() if name.startswith(_RESTARTS))),
         "dead_letters": int(sum(n for one in scraped for name, n in one.items() if name.startswith(_DEAD))),
     }
+
+
+def size_of(url: str) -> str:
+    """The query that gives the bytes of all rows of store.sample with their indexes."""
+    (hypertable,) = execute(url, "SELECT to_regproc('hypertable_size') IS NOT NULL")[0]
+    return "SELECT hypertable_size('store.sample')" if hypertable else _PLAIN_SIZE
 
 
 def limited(made: Bench, flushes: raw.Flushes) -> dict[str, Any]:
@@ -169,7 +193,7 @@ def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in runs[-1].items():
         given = [run[name] for run in runs if name in run]
-        if isinstance(value, dict) and name != "audit":
+        if isinstance(value, dict) and name not in ("audit", "database"):
             result[name] = medians(given)
         elif isinstance(value, (int, float)) and not math.isnan(value):
             result[name] = statistics.median(given)
@@ -183,6 +207,8 @@ def shown(found: dict[str, Any]) -> str:
     cpu = " ".join(f"{who} {spent:.3f}" for who, spent in found["cpu_s_per_million"].items())
     told = f"{found['per_s'] / 1e6:.3f} M/s over {found['seconds']:.1f} s; CPU s a million: {cpu}; "
     told += f"{found['bytes_per_sample']:.2f} B a sample; flushes of {found['flush_rows']:,.0f}"
+    if "database" in found:
+        told += "; database " + ", ".join(f"{what} {share:.0%}" for what, share in found["database"].items())
     if "audit" in found:
         audit = found["audit"]
         told += f"; audit lost {audit['lost']}, doubled {audit['doubled']}, clean {audit['clean']}"
@@ -194,5 +220,6 @@ def told(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
+_PLAIN_SIZE: Final = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('store.sample') WHERE isleaf"
 _RESTARTS: Final = "vigil_ingest_restarts_total{"
 _DEAD: Final = "vigil_ingest_dead_letters_total{"

@@ -7,6 +7,7 @@ record of a partition has offset i (that is checked), so an offset in the databa
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 import time
 from collections import deque
@@ -21,12 +22,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from benchmarks.ingest.edges import Sent
+from telemetry.log import open_log
 from telemetry.log.protocol import MAX_RECORD_BYTES, TELEMETRY
+from telemetry.settings import Settings
 from tests.fixtures.kafka import KafkaBroker, kafka_jars
 
 BATCH_BYTES: Final = 512 << 10
 IN_FLIGHT: Final = 64
 ANSWER_S: Final = 60.0
+EMBEDDED_GROUP: Final = 50
 
 
 @dataclass(slots=True)
@@ -126,6 +130,26 @@ def fill(servers: str, records: Iterable[Sent], partitions: int, *, topic: str =
             await producer.stop()
         filled.seconds = time.monotonic() - began
         await _check(servers, topic, filled)
+        return filled
+
+    return asyncio.run(run())
+
+
+def fill_embedded(state: Path, records: Iterable[Sent]) -> Filled:
+    """The same into the embedded log of a state directory, one partition; sent and committed in groups."""
+
+    async def run() -> Filled:
+        filled, began = Filled(1), time.monotonic()
+        producer = await open_log(Settings(log="embedded:", state_dir=state)).producer()
+        try:
+            left = iter(records)
+            while group := list(itertools.islice(left, EMBEDDED_GROUP)):
+                await producer.send(TELEMETRY, [sent.record for sent in group])
+                for sent in group:
+                    filled.took(0, sent.samples, len(sent.record.value))
+        finally:
+            await producer.close()
+        filled.seconds = time.monotonic() - began
         return filled
 
     return asyncio.run(run())

@@ -11,6 +11,7 @@ import os
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from benchmarks.machine import tree
 from telemetry.log.protocol import TELEMETRY
 
 LOOK_EVERY_S: Final = 0.05
+LOGIN: Final = "vigil_bench"
+"""What ingest logs in as."""
 COST_EVERY_S: Final = 1.0
 WINDOW_S: Final = 10.0
 _TICK: Final = os.sysconf("SC_CLK_TCK")
@@ -69,6 +72,12 @@ class Run:
     """(monotonic s, samples stored) whenever it had changed."""
     looks: list[Look] = field(default_factory=list)
     peak_mb: float = 0.0
+    waits: Counter[str] = field(default_factory=Counter)
+    """What the sessions of the service that were in a transaction were doing, look by look."""
+
+    def shares(self) -> dict[str, float]:
+        """Of all looks, how often so: `running`, a wait event of PostgreSQL, or `none`, no transaction at all."""
+        return {what: round(n / self.waits.total(), 3) for what, n in self.waits.most_common(6)}
 
     @property
     def seconds(self) -> float:
@@ -158,6 +167,8 @@ class Watch:
         rows = connection.execute(POSITIONS, (TELEMETRY,)).fetchall()
         now, stored = time.monotonic(), self._filled.before(dict(rows))
         run = self.run
+        if run.stored and run.stored[-1][1] < self._filled.total:
+            run.waits.update([what for (what,) in connection.execute(_WAITS, (LOGIN,)).fetchall()] or ["none"])
         if stored and (not run.stored or stored > run.stored[-1][1]):
             run.stored.append((now, stored))
             if not run.looks or now - run.looks[-1].at_s >= COST_EVERY_S:
@@ -169,4 +180,7 @@ class Watch:
         self.run.peak_mb = max(self.run.peak_mb, sum(resident_mb(pid, "VmHWM:") for pid in self._writers))
 
 
+_WAITS: Final = """
+SELECT coalesce(wait_event, 'running') FROM pg_stat_activity WHERE usename = %s AND backend_xid IS NOT NULL
+"""
 POSITIONS: Final = "SELECT partition, next FROM store.log_position WHERE service = 'ingest' AND topic = %s"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints
 
 Connection = Literal["online", "offline", "silent", "unknown"]
+Level = Literal["samples", "samples_1m", "samples_1h"]
 Priority = Literal["critical", "high", "medium", "low"]
 
 
@@ -185,7 +186,7 @@ class EquipmentDetail(BaseModel):
 
 
 class Sample(BaseModel):
-    """One reading. A null value is a break in the line: a bad reading."""
+    """One reading. A null value is a break in the line: a bad reading, or (`no_reading`) none for a while."""
 
     time: datetime
     value: float | None
@@ -196,6 +197,13 @@ class EquipmentPage(BaseModel):
     """A page of units by id."""
 
     items: list[Equipment]
+    next: str | None
+
+
+class ReadingPage(BaseModel):
+    """A page of latest readings by equipment and point."""
+
+    items: list[Reading]
     next: str | None
 
 
@@ -219,6 +227,7 @@ class SamplePage(BaseModel):
     items: list[Sample]
     next: str | None
     bucket_s: float | None = Field(description="Where down-sampled: least and greatest of every so many seconds.")
+    level: Level = Field(description="What it was made of: the readings, or of long periods their minutes or hours.")
 
 
 class AreaPage(BaseModel):

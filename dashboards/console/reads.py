@@ -48,6 +48,11 @@ SELECT s.*, l.time, l.value, l.quality
 FROM public.signals s LEFT JOIN public.latest l ON l.equipment = s.equipment AND l.point = s.point
 """
 
+LATEST_PAGE: Final[LiteralString] = """
+SELECT l.equipment, l.point, l.time, l.value, l.quality, s.enum
+FROM public.latest l JOIN public.signals s ON s.signal_id = l.signal_id WHERE s.retired_at IS NULL
+"""
+
 _TRANSITIONS: Final[LiteralString] = "\n".join(
     [
         "SELECT h.history_id, h.transition, a.* FROM public.alarm_history h JOIN (",
@@ -130,6 +135,41 @@ async def points(store: Store, order: Order, profile: str, equipment_id: str) ->
     texts = await _texts(store, equipment_id) if any(row["kind"] == "text" for row in found) else {}
     found.sort(key=lambda row: order(profile, row["point"]))
     return [shapes.point_of(row, texts) for row in found]
+
+
+async def latest_page(
+    store: Store,
+    *,
+    equipments: Sequence[str] | None,
+    area: str | None,
+    equipment_class: str | None,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[models.Reading]:
+    """Up to `limit` latest readings by equipment and point, after one; of all equipment that is not retired."""
+    where: list[LiteralString] = [LATEST_PAGE]
+    if equipments is not None:
+        where.append("AND l.equipment = ANY(%(ids)s)")
+    if area is not None:
+        where += ["AND l.equipment IN (SELECT id FROM public.equipment WHERE area IN", _SUBAREAS, ")"]
+    if equipment_class is not None:
+        where.append("AND l.equipment IN (SELECT id FROM public.equipment WHERE class = %(class)s)")
+    if after is not None:
+        where.append("AND (l.equipment, l.point) > (%(equipment)s, %(point)s)")
+    where.append("ORDER BY l.equipment, l.point LIMIT %(limit)s")
+    equipment_id, point = after or (None, None)
+    found = await store.rows(
+        "\n".join(where),
+        {
+            "ids": list(equipments or ()),
+            "area": area,
+            "class": equipment_class,
+            "equipment": equipment_id,
+            "point": point,
+            "limit": limit,
+        },
+    )
+    return [models.Reading(**shapes.reading_of(row, {})) for row in found]
 
 
 async def latest_since(
@@ -266,12 +306,6 @@ async def summary(store: Store, now: datetime) -> models.Summary:
         unacknowledged=sum(row["fresh"] for row in alarms),
         at=now,
     )
-
-
-async def point_names(store: Store, equipment_id: str) -> set[str]:
-    """The points that a unit has or had."""
-    found = await store.rows("SELECT point FROM public.signals WHERE equipment = %(id)s", {"id": equipment_id})
-    return {row["point"] for row in found}
 
 
 async def _with_state(store: Store, order: Order, found: Sequence[Row]) -> list[models.Equipment]:

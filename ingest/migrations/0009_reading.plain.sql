@@ -37,11 +37,12 @@ CREATE TABLE store.aggregated (
 );
 INSERT INTO store.aggregated DEFAULT VALUES;
 
--- Which minutes of which signals got late samples: parallel arrays, one row a transaction.
+-- Which minutes of which signals got late samples: parallel arrays of runs, one row a transaction.
 CREATE TABLE store.late (
     late_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     signal_id int[] NOT NULL,
-    minute    int[] NOT NULL                          -- since 1970
+    first     int[] NOT NULL,                         -- minutes since 1970, the last included
+    last      int[] NOT NULL
 );
 
 -- Samples before this moment (µs since 1970) are late; NULL while no minute is closed. Closing waits for the caller's end.
@@ -124,7 +125,7 @@ BEGIN
         count = excluded.count, count_bad = excluded.count_bad, last = excluded.last;
 END $$;
 
--- One step: up to `most` notes of late samples, then up to a day of closed minutes and the hours that they end. True
+-- One step: up to `most` notes of late samples, then up to six hours of closed minutes and the hours that they end. True
 -- where there is more to do. What is late and before `oldest` stays as it is: its rows may be gone.
 CREATE FUNCTION store.aggregate(oldest timestamptz, most int DEFAULT 500) RETURNS boolean
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = store, pg_temp AS $$
@@ -132,6 +133,7 @@ DECLARE
     state record;
     first timestamptz;
     upto timestamptz;
+    hours_first timestamptz;
     hours_upto timestamptz;
     origin CONSTANT timestamptz := '2000-01-01 00:00:00+00';
     late_signal int[];
@@ -148,9 +150,11 @@ BEGIN
     -- Notes first: what is said later about these minutes is a new note.
     WITH gone AS (
         DELETE FROM store.late WHERE late_id IN (SELECT late_id FROM store.late ORDER BY late_id LIMIT most)
-        RETURNING signal_id, minute
+        RETURNING late.signal_id, late.first, late.last
     ), pair AS (
-        SELECT DISTINCT p.signal_id, p.minute FROM gone, unnest(gone.signal_id, gone.minute) AS p(signal_id, minute)
+        SELECT DISTINCT p.signal_id, m.minute
+        FROM gone, unnest(gone.signal_id, gone.first, gone.last) AS p(signal_id, first, last),
+             generate_series(p.first, p.last) AS m(minute)
     )
     SELECT (SELECT count(*) FROM gone), array_agg(p.signal_id), array_agg(p.minute) INTO notes, late_signal, late_minute
     FROM pair p WHERE to_timestamp(p.minute * 60.0) < state.minutes_to AND to_timestamp(p.minute * 60.0) >= oldest;
@@ -170,25 +174,26 @@ BEGIN
     WHERE h.hour < state.hours_to;
     PERFORM store.aggregate_hours(of_signal, of_first, of_upto) WHERE of_signal IS NOT NULL;
     -- Then what was closed since.
-    first := state.minutes_to;
-    IF NOT isfinite(first) THEN
-        SELECT coalesce(min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC', state.late_before)
-        INTO first FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'store.sample'::regclass;
-    END IF;
+    -- From the next day that has rows: days without are passed over at once.
+    SELECT CASE WHEN min(d.day) IS NULL THEN state.late_before ELSE greatest(state.minutes_to, min(d.day)) END INTO first
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL (SELECT to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS day) d
+    WHERE i.inhparent = 'store.sample'::regclass AND c.relkind = 'r' AND d.day + interval '24 hours' > state.minutes_to;
     IF isfinite(state.late_before) AND first < state.late_before THEN
-        upto := least(state.late_before, date_bin('1 day', first, origin) + interval '24 hours');
+        upto := least(state.late_before, date_bin('6 hours', first, origin) + interval '6 hours');
         SELECT array_agg(signal_id), array_agg(first), array_agg(upto) INTO of_signal, of_first, of_upto FROM store.signal;
         PERFORM store.aggregate_minutes(of_signal, of_first, of_upto) WHERE of_signal IS NOT NULL;
         hours_upto := date_bin('1 hour', upto, origin);
         IF hours_upto > state.hours_to THEN
-            SELECT array_agg(signal_id), array_agg(greatest(state.hours_to, date_bin('1 hour', first, origin))),
-                   array_agg(hours_upto)
+            hours_first := CASE WHEN isfinite(state.hours_to) THEN state.hours_to ELSE date_bin('1 hour', first, origin) END;
+            SELECT array_agg(signal_id), array_agg(hours_first), array_agg(hours_upto)
             INTO of_signal, of_first, of_upto FROM store.signal;
             PERFORM store.aggregate_hours(of_signal, of_first, of_upto) WHERE of_signal IS NOT NULL;
         END IF;
         UPDATE store.aggregated SET minutes_to = upto, hours_to = greatest(hours_to, hours_upto);
-    ELSE
-        upto := first;
+    ELSIF isfinite(state.late_before) THEN
+        upto := state.late_before;
+        UPDATE store.aggregated SET minutes_to = upto WHERE minutes_to < upto;
     END IF;
     RETURN notes >= most OR upto < state.late_before;
 END $$;
@@ -234,6 +239,13 @@ FROM (
         FROM store.sample s WHERE s.time >= (SELECT minutes_to FROM store.aggregated) GROUP BY 1, 2
     ) u GROUP BY 1, 2
 ) m JOIN store.signal g USING (signal_id);
+
+-- What aggregates cover: finite values that are not bad. Beyond 1e290 a sum could overflow, which is an error: two such
+-- readings would stop every refresh for good, and fail whoever reads their minute.
+CREATE OR REPLACE FUNCTION store.countable(value float8, quality smallint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(quality & 192 <> 0 AND value >= -1e290::float8 AND value <= 1e290::float8, false)
+$$;
 
 CREATE FUNCTION store.check_retention(keep jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = store, pg_temp AS $$
@@ -299,11 +311,19 @@ SELECT k.key AS class, k.value::interval AS kept FROM store.policy, jsonb_each_t
 WHERE k.key <> 'late';
 GRANT SELECT ON public.retention TO vigil_reader, vigil_console, vigil_alert, vigil_analyze;
 
+-- All newest readings of a fleet are a merge of two indices by signal, without a look at the wide rows of store.signal.
+CREATE INDEX signal_names ON store.signal (signal_id) INCLUDE (equipment, point);
+
+-- The newest readings say which signal they are of, too.
+CREATE OR REPLACE VIEW public.latest AS
+SELECT g.equipment, g.point, l.time, l.value, l.quality, l.changed_at, l.signal_id
+FROM store.latest l JOIN store.signal g USING (signal_id);
+
 -- Retention of what is not samples: deletes up to `most` rows of each class that are older than `keep` says (class →
 -- interval), returns how many. Never: the accepted seqs (store.progress), an open finding, the last event of each code
 -- (what a text point says, what stands), the last change of an equipment's online state. The ledger goes by hours, but
 -- hours that its epoch cannot have had (a clock that was off) only with the epoch: their counts may still grow.
-CREATE FUNCTION store.prune(keep jsonb, at timestamptz, most int) RETURNS bigint
+CREATE FUNCTION store.prune(keep jsonb, as_of timestamptz, most int) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = store, pg_temp AS $$
 DECLARE
     deleted bigint := 0;
@@ -314,7 +334,7 @@ BEGIN
         RAISE EXCEPTION 'retention of the ledger (%) must be at least that of raw samples (%)',
             keep ->> 'ledger', keep ->> 'samples';
     END IF;
-    before := at - (keep ->> 'events')::interval;
+    before := as_of - (keep ->> 'events')::interval;
     DELETE FROM store.event WHERE event_id IN (
         SELECT e.event_id FROM store.event e WHERE e.time < before AND EXISTS (
             SELECT FROM store.event l WHERE l.equipment = e.equipment AND l.time >= e.time AND l.scheme = e.scheme
@@ -322,12 +342,12 @@ BEGIN
         ORDER BY e.time LIMIT most);
     GET DIAGNOSTICS n = ROW_COUNT;
     deleted := deleted + n;
-    before := at - (keep ->> 'findings')::interval;
+    before := as_of - (keep ->> 'findings')::interval;
     DELETE FROM store.finding WHERE finding_id IN (
         SELECT f.finding_id FROM store.finding f WHERE f.cleared < before LIMIT most);
     GET DIAGNOSTICS n = ROW_COUNT;
     deleted := deleted + n;
-    before := at - (keep ->> 'online_history')::interval;
+    before := as_of - (keep ->> 'online_history')::interval;
     DELETE FROM store.equipment_online_history WHERE (equipment, time) IN (
         SELECT h.equipment, h.time FROM store.equipment_online_history h WHERE h.time < before AND EXISTS (
             SELECT FROM store.equipment_online_history l
@@ -337,12 +357,12 @@ BEGIN
     deleted := deleted + n;
     DELETE FROM store.dead_letter WHERE dead_letter_id IN (
         SELECT d.dead_letter_id FROM store.dead_letter d
-        WHERE d.at < at - (keep ->> 'dead_letters')::interval
-           OR d.replayed_at < at - (keep ->> 'replayed_letters')::interval
+        WHERE d.at < as_of - (keep ->> 'dead_letters')::interval
+           OR d.replayed_at < as_of - (keep ->> 'replayed_letters')::interval
         ORDER BY d.at LIMIT most);
     GET DIAGNOSTICS n = ROW_COUNT;
     deleted := deleted + n;
-    before := at - (keep ->> 'ledger')::interval - interval '7 days';
+    before := as_of - (keep ->> 'ledger')::interval - interval '7 days';
     DELETE FROM store.ledger WHERE ctid = ANY (ARRAY(
         SELECT c.ctid FROM store.ledger c LEFT JOIN store.progress p
             ON p.service = 'ingest' AND p.edge = c.edge AND p.epoch = c.epoch

@@ -7,6 +7,13 @@ ALTER MATERIALIZED VIEW store.sample_1h SET (timescaledb.enable_columnstore);
 -- On plain PostgreSQL, the moment before which samples are late (0009); here TimescaleDB notes what is late by itself.
 CREATE FUNCTION store.late_before() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT NULL::bigint $$;
 
+-- What aggregates cover: finite values that are not bad. Beyond 1e290 a sum could overflow, which is an error: two such
+-- readings would stop every refresh for good, and fail whoever reads their minute.
+CREATE OR REPLACE FUNCTION store.countable(value float8, quality smallint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(quality & 192 <> 0 AND value >= -1e290::float8 AND value <= 1e290::float8, false)
+$$;
+
 CREATE FUNCTION store.check_retention(keep jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = store, pg_temp AS $$
 BEGIN
@@ -81,11 +88,19 @@ SELECT k.key AS class, k.value::interval AS kept FROM store.policy, jsonb_each_t
 WHERE k.key <> 'late';
 GRANT SELECT ON public.retention TO vigil_reader, vigil_console, vigil_alert, vigil_analyze;
 
+-- All newest readings of a fleet are a merge of two indices by signal, without a look at the wide rows of store.signal.
+CREATE INDEX signal_names ON store.signal (signal_id) INCLUDE (equipment, point);
+
+-- The newest readings say which signal they are of, too.
+CREATE OR REPLACE VIEW public.latest AS
+SELECT g.equipment, g.point, l.time, l.value, l.quality, l.changed_at, l.signal_id
+FROM store.latest l JOIN store.signal g USING (signal_id);
+
 -- Retention of what is not samples: deletes up to `most` rows of each class that are older than `keep` says (class →
 -- interval), returns how many. Never: the accepted seqs (store.progress), an open finding, the last event of each code
 -- (what a text point says, what stands), the last change of an equipment's online state. The ledger goes by hours, but
 -- hours that its epoch cannot have had (a clock that was off) only with the epoch: their counts may still grow.
-CREATE FUNCTION store.prune(keep jsonb, at timestamptz, most int) RETURNS bigint
+CREATE FUNCTION store.prune(keep jsonb, as_of timestamptz, most int) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = store, pg_temp AS $$
 DECLARE
     deleted bigint := 0;
@@ -96,7 +111,7 @@ BEGIN
         RAISE EXCEPTION 'retention of the ledger (%) must be at least that of raw samples (%)',
             keep ->> 'ledger', keep ->> 'samples';
     END IF;
-    before := at - (keep ->> 'events')::interval;
+    before := as_of - (keep ->> 'events')::interval;
     DELETE FROM store.event WHERE event_id IN (
         SELECT e.event_id FROM store.event e WHERE e.time < before AND EXISTS (
             SELECT FROM store.event l WHERE l.equipment = e.equipment AND l.time >= e.time AND l.scheme = e.scheme
@@ -104,12 +119,12 @@ BEGIN
         ORDER BY e.time LIMIT most);
     GET DIAGNOSTICS n = ROW_COUNT;
     deleted := deleted + n;
-    before := at - (keep ->> 'findings')::interval;
+    before := as_of - (keep ->> 'findings')::interval;
     DELETE FROM store.finding WHERE finding_id IN (
         SELECT f.finding_id FROM store.finding f WHERE f.cleared < before LIMIT most);
     GET DIAGNOSTICS n = ROW_COUNT;
     deleted := deleted + n;
-    before := at - (keep ->> 'online_history')::interval;
+    before := as_of - (keep ->> 'online_history')::interval;
     DELETE FROM store.equipment_online_history WHERE (equipment, time) IN (
         SELECT h.equipment, h.time FROM store.equipment_online_history h WHERE h.time < before AND EXISTS (
             SELECT FROM store.equipment_online_history l
@@ -119,12 +134,12 @@ BEGIN
     deleted := deleted + n;
     DELETE FROM store.dead_letter WHERE dead_letter_id IN (
         SELECT d.dead_letter_id FROM store.dead_letter d
-        WHERE d.at < at - (keep ->> 'dead_letters')::interval
-           OR d.replayed_at < at - (keep ->> 'replayed_letters')::interval
+        WHERE d.at < as_of - (keep ->> 'dead_letters')::interval
+           OR d.replayed_at < as_of - (keep ->> 'replayed_letters')::interval
         ORDER BY d.at LIMIT most);
     GET DIAGNOSTICS n = ROW_COUNT;
     deleted := deleted + n;
-    before := at - (keep ->> 'ledger')::interval - interval '7 days';
+    before := as_of - (keep ->> 'ledger')::interval - interval '7 days';
     DELETE FROM store.ledger WHERE ctid = ANY (ARRAY(
         SELECT c.ctid FROM store.ledger c LEFT JOIN store.progress p
             ON p.service = 'ingest' AND p.edge = c.edge AND p.epoch = c.epoch

@@ -89,6 +89,7 @@ class _Lookup:
         asked = asyncio.ensure_future(self._ask(question))
         self._asking.add(asked)
         asked.add_done_callback(self._asking.discard)
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asked may have gone
         return await asyncio.shield(asked)
 
     async def close(self) -> None:
@@ -335,9 +336,19 @@ async def _ends(
 
 
 async def _stopped(consumer: AIOKafkaConsumer) -> None:
+    """Stops it in a task of its own: aiokafka cancels a fetch that waits for its next try, lets that cancellation out of
+    `stop`, where it looked like ours and ended the service, and leaves its connections open."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=ANSWER_S)
+    finally:
+        stopping.cancel()
+    with suppress(KafkaError, TimeoutError, asyncio.InvalidStateError, asyncio.CancelledError):
+        stopping.result()
+        return
     with suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(ANSWER_S):
-            await consumer.stop()
+            await consumer._client.close()
 
 
 async def _cancelled(*tasks: asyncio.Future[Any]) -> None:

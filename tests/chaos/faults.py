@@ -39,7 +39,7 @@ class Pace:
 
 
 LONG: Final = Pace(every_s=4.0, stretch=1.0, black_holes=True)
-SHORT: Final = Pace(every_s=1.1, stretch=0.25, black_holes=False)
+SHORT: Final = Pace(every_s=1.6, stretch=0.25, black_holes=False)
 
 
 @dataclass(frozen=True, slots=True)

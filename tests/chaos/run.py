@@ -23,6 +23,7 @@ from tests.soak.verdict import Verdict
 
 TURN_S: Final = 0.05
 LOOK_S: Final = 0.25
+LONGEST: Final = 5
 STOOD_S: Final = 2.0
 """Nothing committed for so long: the line stood."""
 DRAIN_S: Final = 300.0
@@ -68,12 +69,12 @@ class Progress:
         """The last look."""
         self._over.set()
 
-    def stood_s(self) -> list[float]:
-        """The times longer than STOOD_S between one commit of samples and the next."""
+    def stood(self) -> list[tuple[float, float]]:
+        """(seconds, from when on) of each time longer than STOOD_S between one commit of samples and the next."""
         at_s, samples = np.array(self.at_s), np.array(self.samples)
         moved = at_s[1:][np.diff(samples) > 0]
-        gaps: list[float] = np.diff(moved).tolist()
-        return [gap for gap in gaps if gap > STOOD_S]
+        gaps = np.diff(moved)
+        return [(float(gaps[at]), float(moved[at])) for at in np.flatnonzero(gaps > STOOD_S)]
 
 
 def chaos(made: World, *, seed: int, kills: int, pace: Pace, samples: int) -> Verdict:
@@ -92,7 +93,8 @@ def chaos(made: World, *, seed: int, kills: int, pace: Pace, samples: int) -> Ve
     finally:
         progress.stop()
         watching.join(10)
-    _say(verdict, made, faults, progress, lasted_s, drained_s)
+    verdict.say("drained after the last fault", f"in {drained_s:.0f} s")
+    _say(verdict, made, faults, progress, began_s=began_s, lasted_s=lasted_s)
     judge(verdict, made, at_least=samples)
     return verdict
 
@@ -159,9 +161,9 @@ def _settled(report: dict[str, Any]) -> bool:
 
 
 def _say(
-    verdict: Verdict, made: World, faults: Sequence[Fault], progress: Progress, lasted_s: float, drained_s: float
+    verdict: Verdict, made: World, faults: Sequence[Fault], progress: Progress, *, began_s: float, lasted_s: float
 ) -> None:
-    stood = progress.stood_s()
+    stood = sorted(progress.stood(), reverse=True)
     links = made.relay.links.values()
     verdict.say("faults", f"{len(faults)} in {lasted_s:.0f} s: {_listed(counts(faults))}")
     verdict.say(
@@ -171,11 +173,14 @@ def _say(
     )
     verdict.say(
         f"the line stood (no commit for {STOOD_S:g} s)",
-        f"{sum(stood):.0f} s in {len(stood)} times, at most {max(stood, default=0.0):.1f} s",
+        f"{sum(gap for gap, _ in stood):.0f} s in {len(stood)} times",
     )
+    for gap_s, from_s in stood[:LONGEST]:
+        during = [fault for fault in faults if from_s - 1 <= began_s + fault.at_s <= from_s + gap_s]
+        what = ", ".join(f"{fault.kind} {fault.target}" for fault in during)
+        verdict.say(f"  {gap_s:.1f} s from {from_s - began_s:.0f} s on", what or "none began in it")
     verdict.say("what the services did", _listed(made.said(SAID)))
     verdict.say("records that the log holds more than once", _again(made.server.url))
-    verdict.say("drained after the last fault", f"in {drained_s:.0f} s")
     verdict.say("services that ended by themselves", made.died or "none", holds=not made.died)
 
 

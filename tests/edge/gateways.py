@@ -1,4 +1,5 @@
-"""Simulated gateways with many units behind them, one silent and one slow; they note when each unit is reached.
+"""Simulated gateways with many units behind them, silent ones, slow ones, and such as spoil the connection; they note when
+each unit is reached.
 
 - `concurrent`: passes each request on at once and answers by transaction.
 - `in order`: serves each connection one request after another, connections beside one another.
@@ -12,6 +13,7 @@ What was begun for a unit goes on when the connection is closed, as it does in g
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections import defaultdict
 from collections.abc import Coroutine, Mapping
@@ -20,6 +22,8 @@ from typing import Any, Literal
 
 from telemetry.service import cancel_all
 
+Spoil = Literal["reset", "close", "half and reset", "garbage", "short", "other unit", "other function"]
+SPOILS: tuple[Spoil, ...] = ("reset", "close", "half and reset", "garbage", "short", "other unit", "other function")
 Kind = Literal["concurrent", "in order", "one line", "newest only", "one only", "deaf to more"]
 KINDS: tuple[Kind, ...] = ("concurrent", "in order", "one line", "newest only", "one only", "deaf to more")
 _HEADER = struct.Struct(">HHHBBHH")
@@ -36,6 +40,8 @@ class Gateway:
     silent: frozenset[int] = frozenset()
     wait_s: float = 1.0
     """How long the gateway waits for a silent unit before it answers exception 11."""
+    spoils: dict[int, Spoil] = field(default_factory=dict)
+    """What comes to the connection in place of a unit's answer."""
     reached: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     ways: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Unit → the connections, counted from 1, by which it was asked, request by request."""
@@ -171,5 +177,27 @@ class _Client(asyncio.Protocol):
 
     async def _answer(self, request: bytes) -> None:
         answer = await self.gateway.serve(request, self.number)
-        if self._transport is not None:
-            self._transport.write(answer)
+        spoil = self.gateway.spoils.get(request[6])
+        if self._transport is None:
+            return
+        self._transport.write(answer if spoil is None else spoiled(answer, spoil))
+        if spoil in ("reset", "half and reset"):
+            raw = self._transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
+        elif spoil == "close":
+            self._transport.close()
+
+
+def spoiled(answer: bytes, spoil: Spoil) -> bytes:
+    """What comes instead of an answer."""
+    if spoil in ("reset", "close"):
+        return b""
+    if spoil == "half and reset":
+        return answer[: len(answer) // 2]
+    if spoil == "garbage":
+        return b"\xde\xad\xbe\xef" * 5
+    if spoil == "short":
+        return answer[:4] + (len(answer) - 8).to_bytes(2, "big") + answer[6:8] + bytes([answer[8] - 2]) + answer[9:-2]
+    at, by = (6, 100) if spoil == "other unit" else (7, 1)
+    return answer[:at] + bytes([answer[at] + by]) + answer[at + 1 :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,10 +88,14 @@ async def measure(
     *,
     interval_s: float = 1.0,
     timeout_s: float = 1.0,
+    besides: Collection[int] = (),
     heals_after_s: float | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Measured:
-    """Reads units 1 … `units`, for so many seconds after the silent one timed out first and the slow one first answered."""
+    """Reads units 1 … `units`, for so many seconds after the silent one timed out first and the slow one first answered.
+
+    `besides`: units that are not well either, and of which nothing is measured.
+    """
     profile = make_profile(
         {"a": {"modbus": {"address": 0, "type": "u32"}}, "b": {"modbus": {"address": 9}}},
         poll_s=interval_s,
@@ -129,13 +133,14 @@ async def measure(
     lost = {name: count - failed.get(name, 0) for name, count in put.failed.items() if count > failed.get(name, 0)}
     end_s = learned_s + seconds - 2 * interval_s
     await gateway.account()
-    return _measured(gateway, rota, units, interval_s, learned_s, end_s, unreachable, lost)
+    well = set(range(1, units + 1)) - set(besides) - gateway.silent - gateway.slow.keys()
+    return _measured(gateway, rota, (units, well), interval_s, learned_s, end_s, unreachable, lost)
 
 
 def _measured(
     gateway: Reached,
     rota: Rota,
-    units: int,
+    fleet: tuple[int, Collection[int]],
     interval_s: float,
     begin_s: float,
     end_s: float,
@@ -144,10 +149,8 @@ def _measured(
 ) -> Measured:
     late: dict[int, list[float]] = {}
     due: dict[int, list[float]] = {}
-    missed = 0
-    for unit in range(1, units + 1):
-        if unit in gateway.silent or unit in gateway.slow:
-            continue
+    missed, (units, well) = 0, fleet
+    for unit in sorted(well):
         phase = phase_of(f"e{unit}", interval_s, slots_for(units, interval_s))
         late[unit], due[unit] = _lateness(gateway.reached[unit], rota.origin_s + phase, interval_s, begin_s, end_s)
         missed += sum(one > interval_s for one in late[unit])

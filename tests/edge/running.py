@@ -164,3 +164,17 @@ class Running:
 def start(settings: Settings) -> Running:
     stop, health = asyncio.Event(), Health("edge")
     return Running(settings, stop, health, asyncio.create_task(run(settings, stop, health)))
+
+
+@dataclass
+class Recorded(Health):
+    """Remembers what was found when nothing was missing any longer."""
+
+    were_found: list[str] = field(default_factory=list)
+    ready_after: list[list[str]] = field(default_factory=list)
+
+    def found(self, what: str) -> None:
+        super().found(what)
+        self.were_found.append(what)
+        if not self.waiting_for:
+            self.ready_after.append([*self.were_found])

@@ -13,6 +13,7 @@ from edge.driver import Decoded
 from edge.intake import Intake
 from edge.journal import Journal
 from edge.spool import Spool
+from edge.spool_bounds import Policy
 from telemetry.messages import Event
 
 
@@ -59,7 +60,9 @@ def journal_in(
     epoch: int = 1,
     at: Callable[[str], None] = lambda point: None,
     trouble: Callable[[str | None], None] = lambda why: None,
+    max_bytes: int = 1 << 30,
+    policy: Policy = "oldest",
 ) -> Journal:
     """A journal with a spool in `folder`, not started."""
-    spool = Spool(folder / "s.sqlite", edge="edge-1", epoch=epoch, max_bytes=1 << 30, at=at)
+    spool = Spool(folder / "s.sqlite", edge="edge-1", epoch=epoch, max_bytes=max_bytes, policy=policy, at=at)
     return Journal(spool, intake_of(), trouble)

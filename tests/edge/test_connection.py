@@ -11,12 +11,14 @@ import pytest
 
 from edge.connection import RECONNECT_MAX_S, RECONNECT_S, Connection
 from edge.reach import Reach
+from edge.ties import ALONE, Ties
 
 
 @dataclass
 class Owner:
     served: bool = False
     lost_of: list[str] = field(default_factory=list)
+    ties: Ties = ALONE
 
     def received(self, data: bytes) -> None: ...
 

@@ -84,6 +84,71 @@ def test_one_gap_that_the_device_lacks_costs_one_more_request_and_nothing_else()
     assert reader.memory.asked == [(0, 3), (10, 2)]
 
 
+def test_breaks_on_the_way_to_a_missing_gap_are_taken_back_once_it_is_found() -> None:
+    """The widest gap, 12 … 27, is there; 3 … 9 is what the device lacks."""
+    reader = reader_of(profile_of(0, 1, 2, 10, 11, 28, 29), Memory(set(range(3, 10))))
+    asked = []
+    for _ in range(4):
+        reader.cycle()
+        asked.append([*reader.memory.asked])
+    assert asked == [
+        [(0, 30)],  # refused: broken at the widest gap
+        [(0, 12), (28, 2)],  # refused again: that was not it, perhaps
+        [(0, 3), (10, 2), (28, 2)],  # all is answered, so the first break is tried
+        [(0, 3), (10, 20)],
+    ]
+    assert reader.settle(5) == 0
+    assert reader.device.learned.breaks == {("holding", 10)}
+
+
+def test_a_break_that_was_needed_after_all_costs_one_refused_request_and_stays() -> None:
+    missing = {*range(3, 10), *range(12, 28)}
+    reader = reader_of(profile_of(0, 1, 2, 10, 11, 28, 29), Memory(missing))
+    reader.settle(10)
+    assert good(reader) == {"p0", "p1", "p2", "p10", "p11", "p28", "p29"}
+    assert reader.memory.asked == [(0, 3), (10, 2), (28, 2)]
+    for _ in range(20):
+        assert good(reader) == {"p0", "p1", "p2", "p10", "p11", "p28", "p29"}, "it is not tried again"
+    assert not reader.device.learned.doubtful
+
+
+@pytest.mark.parametrize("cycles", range(5))
+def test_what_is_doubtful_is_still_so_after_a_restart(cycles: int) -> None:
+    profile, missing, state = profile_of(0, 1, 2, 10, 11, 28, 29), set(range(3, 10)), dict[str, str]()
+    reader = reader_of(profile, Memory(missing), state=state)
+    for _ in range(cycles):
+        reader.cycle()
+    reader = reader_of(profile, Memory(missing), state=dict(state))
+    reader.settle(10)
+    reader.cycle()
+    assert reader.memory.asked == [(0, 3), (10, 20)]
+
+
+def test_of_points_that_overlap_only_the_one_that_the_device_lacks_is_refused() -> None:
+    """A counter of two registers at 0, its lower word by itself at 1, and one that reaches beyond what there is."""
+    wide = {"a": {"modbus": {"address": 0, "type": "u32"}}, "b": {"modbus": {"address": 1}}}
+    beyond = {"c": {"modbus": {"address": 1, "type": "u32"}}, "d": {"modbus": {"address": 1}}}
+    reader = reader_of(make_profile({**wide, **beyond}), Memory({2}))
+    assert reader.settle(5) == 2
+    assert {name: q for name, (_, q) in read(reader).items()} == {
+        "a": GOOD,
+        "b": GOOD,
+        "c": BAD_CONFIG,
+        "d": GOOD,
+    }
+    assert reader.memory.asked == [(0, 2)], "the others are read together again"
+    reader.memory.missing.clear()
+    reader.clock.s += REFUSED_S
+    reader.cycle()
+    assert {q for _, q in read(reader).values()} == {GOOD}
+    assert reader.memory.asked == [(0, 3)]
+
+
+def test_what_an_earlier_build_learned_is_read() -> None:
+    kept = '{"for": "f", "breaks": [["holding", 10]], "refused": ["p"], "longest": 8}'
+    assert read_learned(kept, "f") == Learned({("holding", 10)}, {"p"}, 8)
+
+
 def test_a_missing_register_is_found_and_the_others_are_read_as_before_it() -> None:
     reader = reader_of(profile_of(*range(16)), Memory({5}))
     assert reader.settle(10) <= 5, "four halvings and the point alone"

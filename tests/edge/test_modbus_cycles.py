@@ -63,10 +63,15 @@ def test_a_device_that_wants_it_is_hung_up_on_after_each_cycle() -> None:
     assert len(rests) == 2
 
 
-def test_a_unit_is_blamed_for_its_silence_and_not_for_a_connection_that_is_lost() -> None:
-    for failure, blamed in ((SILENCE, [1, 1]), (Failure("reset", "connection lost"), []), (Failure("refused", ""), [])):
-        memory, accused = Memory(), list[int]()
-        memory.accuse = accused.append  # type: ignore[assignment]
+def test_a_unit_is_blamed_for_its_silence_and_for_a_connection_that_it_cost_and_not_where_there_is_none() -> None:
+    reset = Failure("reset", "connection lost")
+    for failure, blamed in ((SILENCE, ["timeout"] * 2), (reset, ["reset"] * 2), (Failure("refused", ""), [])):
+        memory, accused = Memory(), list[str]()
+
+        def accuse(unit: int, outcome: str = "", accused: list[str] = accused) -> None:
+            accused.append(outcome)
+
+        memory.accuse = accuse  # type: ignore[method-assign]
         reader = reader_of(profile_of(0, 100, 200), memory)
         assert reader.device.begin(0, lambda outcome: None)
         while memory._queue:

@@ -13,8 +13,7 @@ import pytest
 
 from edge.breaker import State
 from edge.driver import Outcome, Source
-from edge.journal import Losses
-from edge.losses import LossReport
+from edge.losses import Losses, LossReport
 from edge.policy import Poller, Presence, Reachability
 from edge.schedule import Rota
 from tests.edge.build import NOW_US

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from telemetry.wire import (
     read_envelope,
 )
 from tests.edge.device import Ask, Device, data, frame
-from tests.edge.running import FromTheStart, plant_of, read_log, start
+from tests.edge.running import FromTheStart, Recorded, plant_of, read_log, start
 from tests.edge.test_mqtt import Publisher
 from tests.fixtures.disk import fill, small_disk
 from tests.fixtures.mosquitto import Mosquitto
@@ -201,20 +200,6 @@ async def test_a_register_that_changes_is_on_the_log_soon_after_its_poll(tmp_pat
         await reader.close()
         await log.close()
         await edge.end()
-
-
-@dataclass
-class Recorded(Health):
-    """Remembers what was found when nothing was missing any longer."""
-
-    were_found: list[str] = field(default_factory=list)
-    ready_after: list[list[str]] = field(default_factory=list)
-
-    def found(self, what: str) -> None:
-        super().found(what)
-        self.were_found.append(what)
-        if not self.waiting_for:
-            self.ready_after.append([*self.were_found])
 
 
 async def test_it_is_not_ready_before_it_has_reached_the_log_and_every_broker(

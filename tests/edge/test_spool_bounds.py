@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.spool_bounds import OVERHEAD
+from edge.spool_bounds import OVERHEAD, NoRoom
 from telemetry.ledger import HOUR_US
 from telemetry.messages import DroppedCell, DroppedRange, Kind
 from telemetry.wire import Encoded
@@ -90,6 +90,77 @@ def test_ranges_of_what_was_dropped_at_once_leave_out_what_was_kept_between(path
     expected = [dropped(0, 1, 200), dropped(3, 4, 200), dropped(6, 7, 200)]
     assert drops(forwarded(spool)) == expected
     assert spool.publish() == 0, "said once"
+    spool.close()
+
+
+def test_what_its_sender_has_is_kept_whole_or_refused_whole_where_the_newest_is_refused(path: Path) -> None:
+    spool = open_at(path, 1, max_bytes=SIZE * 10, policy="newest")
+    for n in range(8):
+        spool.journal([samples(10, n)], {}, whole=True)
+    before = everything(spool)
+    with pytest.raises(NoRoom):
+        spool.journal([samples(10, 10), samples(10, 11)], {("e", 0): (20, 1)}, {"k": "v"}, b"x" * 16, whole=True)
+    assert everything(spool) == before
+    assert (spool.state(), spool.delivered(), spool.seq) == ({}, [], 8)
+    assert spool.counts.dropped_records == 0
+    spool.journal([samples(10, 10)], {}, whole=True)
+    assert len(everything(spool)) == 9, "what fits is kept"
+    with pytest.raises(NoRoom):
+        spool.journal([samples(10, 11)], {}, whole=True)
+    spool.publish()
+    assert spool.counts.dropped_records == 0, "a sixteenth is left to what is never refused"
+    forwarded(spool)
+    spool.journal([samples(10, 10), samples(10, 11)], {}, whole=True)
+    assert len(everything(spool)) == 2, "once the log has the others"
+    spool.close()
+
+
+def test_what_the_log_has_is_in_the_way_of_nothing_that_is_to_be_kept_whole(path: Path) -> None:
+    spool = open_at(path, 1, max_bytes=SIZE * 10, policy="newest")
+    for n in range(9):
+        spool.journal([samples(10, n)], {}, whole=True)
+    spool.tail.acknowledge(spool.tail.take(max_records=10, max_bytes=BIG))
+    spool.journal([samples(10, 10)], {}, whole=True)
+    assert [seq for _, seq, _ in everything(spool)] == [9]
+    spool.close()
+
+
+def test_an_event_of_a_commit_that_is_kept_whole_drives_out_the_newest_samples_but_none_of_its_own(path: Path) -> None:
+    spool = open_at(path, 1, max_bytes=SIZE * 10, policy="newest")
+    for n in range(10):
+        spool.journal([samples(10, n)], {})
+    spool.journal([samples(10, 10), event(0)], {}, whole=True)
+    kept = [seq for _, seq, _ in everything(spool)]
+    assert kept[-2:] == [10, 11]
+    assert kept[:-2] == list(range(len(kept) - 2)), "the newest of those before went"
+    assert spool.bytes <= SIZE * 10
+    spool.close()
+
+
+def test_events_that_are_kept_are_not_driven_out_by_later_ones(path: Path) -> None:
+    spool = open_at(path, 1, max_bytes=3_000, policy="newest")
+    while spool.bytes + 2 * len(event(0).value) + 600 < 3_000:
+        spool.journal([event(0)], {})
+    before = everything(spool)
+    with pytest.raises(NoRoom):
+        spool.journal([event(n) for n in range(6)], {}, whole=True)
+    assert everything(spool) == before
+    spool.close()
+
+
+def test_what_could_never_be_kept_whole_is_not_waited_for(path: Path) -> None:
+    spool = open_at(path, 1, max_bytes=SIZE * 10, policy="newest")
+    spool.journal([samples(10, n) for n in range(12)], {}, whole=True)
+    assert spool.bytes <= SIZE * 10
+    assert spool.counts.dropped_records == 2, "and what of it goes is told"
+    spool.close()
+
+
+def test_where_the_oldest_goes_everything_that_comes_is_taken(path: Path) -> None:
+    spool = open_at(path, 1, max_bytes=SIZE * 10)
+    for n in range(30):
+        spool.journal([samples(10, n)], {}, whole=True)
+    assert everything(spool)[-1][1] == 29
     spool.close()
 
 

@@ -102,6 +102,8 @@ class _Loop:
     def call_later(self, delay: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
         return cast("asyncio.TimerHandle", None)
 
+    call_at = call_later
+
 
 def fuzz_one(data: bytes) -> None:
     """One device's bytes: the first says which framing (or registers themselves), the second how the stream is cut."""

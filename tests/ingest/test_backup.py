@@ -16,6 +16,7 @@ from ingest.backup_jobs import PUT_OFF_S, put_off
 from ingest.backup_manifest import DUMP, NAME, Manifest, read_manifest
 from ingest.backup_restore import check_backup, restore
 from ingest.backup_tools import Tools, split_secret
+from ingest.migrate import migrate
 from telemetry.batch import from_rows
 from telemetry.errors import StoreError
 from telemetry.ledger import HOUR_US
@@ -106,13 +107,64 @@ async def test_roles_that_the_server_lacks_are_made_or_named(plain_store: Settin
             execute(plain_store.store, "GRANT SELECT ON samples TO test_somebody")
             backup(plain_store, tmp_path / "second", tools=TOOLS)
             execute(server.url, "CREATE DATABASE second")
-            with pytest.raises(StoreError, match="roles that this server lacks: make test_somebody first"):
+            with pytest.raises(StoreError, match="names roles that this server lacks: make test_somebody first"):
                 restore(Settings(store=server.url.replace("/postgres?", "/second?")), tmp_path / "second", tools=TOOLS)
         finally:
             execute(plain_store.store, "DROP OWNED BY test_somebody")
             execute(plain_store.store, "DROP ROLE test_somebody")
     finally:
         server.remove()
+
+
+def login(url: str, role: str) -> Settings:
+    """Settings of a login of its own in the database of a superuser's URL."""
+    return Settings(store=url.replace("postgres@", f"{role}@"))
+
+
+async def test_a_superusers_restore_keeps_the_owner_and_anybody_elses_gives_all_to_him(
+    plain_server: StoreServer, tmp_path: Path
+) -> None:
+    owner_of = "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname IN ('register', 'store', 'store_meta')"
+    for role in ("test_owner", "test_other"):
+        execute(plain_server.url, f"CREATE ROLE {role} LOGIN CREATEROLE")
+    try:
+        with fresh_database(plain_server.url, template=None) as url:
+            execute(url, f"ALTER DATABASE {database(url)} OWNER TO test_owner")
+            await migrate(login(url, "test_owner"))
+            manifest = backup(login(url, "test_owner"), tmp_path / "backup", tools=TOOLS)
+            assert manifest.owners == ("test_owner",)
+        with fresh_database(plain_server.url, template=None) as url:
+            restore(Settings(store=url), tmp_path / "backup", tools=TOOLS)
+            assert execute(url, owner_of) == [("test_owner",)]
+        with fresh_database(plain_server.url, template=None) as url:
+            execute(url, f"ALTER DATABASE {database(url)} OWNER TO test_other")
+            restore(login(url, "test_other"), tmp_path / "backup", tools=TOOLS)
+            assert execute(url, owner_of) == [("test_other",)]
+        manifest.model_copy(update={"owners": ("test_gone",)}).write(tmp_path / "backup")
+        with (
+            fresh_database(plain_server.url, template=None) as url,
+            pytest.raises(StoreError, match="make test_gone first"),
+        ):
+            restore(Settings(store=url), tmp_path / "backup", tools=TOOLS)
+    finally:
+        for role in ("test_owner", "test_other"):
+            execute(plain_server.url, f"DROP ROLE {role}")
+
+
+def database(url: str) -> str:
+    return url.rpartition("/")[2].partition("?")[0]
+
+
+def test_only_a_superuser_restores_timescaledb_and_is_told_so(timescale_store: Settings, tmp_path: Path) -> None:
+    backup(timescale_store, tmp_path / "backup", tools=TOOLS)
+    execute(timescale_store.store, "CREATE ROLE test_restorer LOGIN")
+    try:
+        with fresh_database(timescale_store.store, template=None) as url:
+            with pytest.raises(StoreError, match="only a superuser"):
+                restore(login(url, "test_restorer"), tmp_path / "backup", tools=TOOLS)
+            assert execute(url, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == [(0,)]
+    finally:
+        execute(timescale_store.store, "DROP ROLE test_restorer")
 
 
 async def test_a_row_that_is_not_as_it_was_is_noticed(store: Settings, tmp_path: Path) -> None:

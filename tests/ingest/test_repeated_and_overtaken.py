@@ -14,7 +14,7 @@ import pytest
 
 from ingest.audit import audit
 from telemetry import wire
-from telemetry.log.protocol import TELEMETRY
+from telemetry.log.protocol import TELEMETRY, OutRecord
 from telemetry.messages import Ledger
 from telemetry.settings import Settings
 from tests.fixtures.places import forget_topic, grow, rows_of, send_to
@@ -61,7 +61,7 @@ async def test_a_partition_overtaken_by_another_after_their_number_changed_loses
     async with producing(on_kafka) as producer:
         edge = Edge(producer, f"edge-{secrets.token_hex(4)}")
 
-        def journaled() -> list[wire.OutRecord]:
+        def journaled() -> list[OutRecord]:
             return [*(edge.samples(batch([f"{edge.name}/x"])) for _ in range(9)), edge.ledger()]
 
         earlier, later = journaled(), journaled()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from telemetry.errors import LogDiscontinuity, LogError, LogUnavailable
 from telemetry.log import open_log
+from telemetry.log.kafka_reader import KafkaReader
 from telemetry.log.protocol import Bounds, Log, OutRecord, Partition, Producer
 from telemetry.settings import Settings
 from tests.fixtures.kafka import KafkaBroker
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import until
 from tests.telemetry.log_rig import Owner, read_count, read_until, record
 
 _NUMBERS = itertools.count()
@@ -106,6 +109,30 @@ async def test_without_a_broker_a_producer_and_a_reader_are_unavailable_and_no_s
     with pytest.raises(LogUnavailable):
         await log.reader("g", [topic], Owner())
     await log.close()
+
+
+async def test_a_reader_can_be_closed_while_a_fetch_that_failed_waits_for_its_next_try(
+    kafka_broker: KafkaBroker, log: Log, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by chaos (seed 165): aiokafka let a cancellation of its own out of `stop`, and ingest ended with status 1."""
+    producer, reader = await log.producer(), await log.reader("g", [topic], Owner())
+    assert isinstance(reader, KafkaReader)
+    await producer.send(topic, [record("k", 0)])
+    assert len(await read_count(reader, 1)) == 1
+    fetcher, client = reader._consumer._fetcher, reader._consumer._client
+    monkeypatch.setattr(fetcher, "_retry_backoff", 60.0)
+    await asyncio.to_thread(kafka_broker.kill)
+    try:
+        await until(lambda: any(waits_for_its_next_try(task) for task in fetcher._pending_tasks))
+        await reader.close()
+        assert not [connection for connection in client._conns.values() if connection.connected()]
+    finally:
+        await producer.close()
+        await asyncio.to_thread(kafka_broker.start)
+
+
+def waits_for_its_next_try(fetch: asyncio.Task[Any]) -> bool:
+    return getattr(getattr(fetch.get_coro(), "cr_await", None), "__name__", "") == "sleep"
 
 
 async def test_topics_are_made_with_the_partitions_that_the_settings_say(kafka_broker: KafkaBroker, topic: str) -> None:

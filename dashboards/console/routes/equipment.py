@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BeforeValidator
 from dashboards.console import cursor as cursors
 from dashboards.console import models, reads, samples
 from dashboards.console.context import Console, Cursor, EquipmentId, Here
+from dashboards.console.levels import LEVELS
 from dashboards.console.problems import Problem
 
 router = APIRouter(prefix="/api/v1", tags=["equipment"])
@@ -53,6 +54,33 @@ async def list_equipment(
     return models.EquipmentPage(items=found[:limit], next=following)
 
 
+@router.get("/latest", response_model=models.ReadingPage)
+async def list_latest(
+    console: Here,
+    equipment: Annotated[list[str] | None, Query(max_length=500, description="Only these units.")] = None,
+    area: Annotated[str | None, Query(max_length=64, description="This area and all below it.")] = None,
+    equipment_class: Annotated[str | None, Query(alias="class", max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=5_000)] = 1_000,
+    cursor: Cursor = None,
+) -> models.ReadingPage:
+    """The latest reading of every point, by unit and point."""
+    after = None
+    if cursor:
+        unit, point = cursors.decode(cursor, str, str)
+        after = (unit, point)
+    found = await reads.latest_page(
+        console.store,
+        equipments=None if equipment is None else [_storable(name) or "" for name in equipment],
+        area=_storable(area),
+        equipment_class=_storable(equipment_class),
+        after=after,
+        limit=limit + 1,
+    )
+    last = found[limit - 1] if len(found) > limit else None
+    following = cursors.encode(last.equipment, last.point) if last else None
+    return models.ReadingPage(items=found[:limit], next=following)
+
+
 @router.get("/equipment/{id}", response_model=models.EquipmentDetail)
 async def read_equipment(console: Here, id: EquipmentId) -> models.EquipmentDetail:
     """One unit: its points with limits and latest values, whom to call, its alarms and events."""
@@ -86,15 +114,15 @@ async def read_samples(
     since = first or until - DEFAULT_PERIOD
     if since >= until:
         raise Problem(422, "invalid-request", "from: expected a time before `to`")
-    span = samples.Span(id, point, since, until)
-    if max_points is not None:
-        items, bucket_s = await samples.thinned(console.store, span, max_points=max_points)
-        page = models.SamplePage(items=items, next=None, bucket_s=bucket_s)
-    else:
-        page = await _raw_page(console, span, cursor, limit)
-    if not page.items:
-        await _known_point(console, id, point)
-    return page
+    signal = await samples.signal_of(console.store, id, point, console.now())
+    if signal is None:
+        await _known(console, id)
+        raise Problem(404, "unknown-point", f"{id!r} has no point {point!r}")
+    span = samples.Span(signal, since, until)
+    if max_points is None:
+        return await _raw_page(console, span, cursor, limit)
+    found = await samples.thinned(console.store, span, max_points=max_points)
+    return models.SamplePage(items=found.items, next=None, bucket_s=found.bucket_s, level=found.level)
 
 
 @router.get("/equipment/{id}/alarms", response_model=models.AlarmPage)
@@ -136,7 +164,7 @@ async def _raw_page(console: Console, span: samples.Span, cursor: str | None, li
         items = items[:limit]
         same = sum(item.time == items[-1].time for item in items)
         following = cursors.encode(items[-1].time, same + (skip if items[0].time == items[-1].time == after else 0))
-    return models.SamplePage(items=items, next=following, bucket_s=None)
+    return models.SamplePage(items=items, next=following, bucket_s=None, level=LEVELS[0])
 
 
 async def _known(console: Console, equipment_id: str) -> models.Equipment:
@@ -144,12 +172,6 @@ async def _known(console: Console, equipment_id: str) -> models.Equipment:
     if unit is None:
         raise Problem(404, "unknown-equipment", f"no equipment {equipment_id!r} is in the register")
     return unit
-
-
-async def _known_point(console: Console, equipment_id: str, point: str) -> None:
-    await _known(console, equipment_id)
-    if point not in await reads.point_names(console.store, equipment_id):
-        raise Problem(404, "unknown-point", f"{equipment_id!r} has no point {point!r}")
 
 
 def _storable(text: str | None) -> str | None:

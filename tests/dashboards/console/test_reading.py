@@ -91,6 +91,47 @@ def test_a_bad_reading_has_a_word_and_no_number(console: RunningConsole, api: ht
     assert (points["fan_speed"]["value"], points["fan_speed"]["quality"]) == (None, "out_of_range")
 
 
+def test_the_latest_readings_are_paged_by_unit_and_point_each_once(console: RunningConsole, api: httpx.Client) -> None:
+    with console.database() as seed:
+        stored = seed.connection.execute("SELECT equipment, point FROM latest").fetchall()
+    seen: list[tuple[str, str]] = []
+    cursor: str | None = None
+    while True:
+        page = api.get("/api/v1/latest", params={"limit": 37} | ({"cursor": cursor} if cursor else {})).json()
+        assert len(page["items"]) <= 37
+        seen += [(item["equipment"], item["point"]) for item in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert seen == sorted(stored)
+    assert len(seen) > 100
+
+
+@pytest.mark.parametrize(
+    ("query", "units"),
+    [
+        ({"class": "boiler"}, {"boiler-01", "boiler-02", "boiler-03", "boiler-04"}),
+        ({"equipment": ["lift-0002", "boiler-01", "nobody"]}, {"lift-0002", "boiler-01"}),
+        ({"area": "nowhere"}, set()),
+    ],
+)
+def test_the_latest_readings_of_some_units_only(api: httpx.Client, query: dict[str, str], units: set[str]) -> None:
+    answer = api.get("/api/v1/latest", params=query)
+    assert answer.status_code == 200, answer.text
+    assert {item["equipment"] for item in answer.json()["items"]} == units
+
+
+def test_the_latest_readings_of_an_area_are_those_of_the_areas_below_it_too(api: httpx.Client) -> None:
+    whole = {
+        i["equipment"] for i in api.get("/api/v1/latest", params={"area": "minhang", "limit": 5000}).json()["items"]
+    }
+    street = {
+        i["equipment"] for i in api.get("/api/v1/latest", params={"area": "qibao", "limit": 5000}).json()["items"]
+    }
+    assert len(whole) == 22
+    assert set() < street < whole
+
+
 def test_a_text_points_value_is_its_last_event(console: RunningConsole, api: httpx.Client) -> None:
     with console.database() as seed:
         seed.connection.execute(
@@ -174,6 +215,8 @@ def test_the_summary_counts_connections_and_active_alarms(api: httpx.Client) -> 
         ("/api/v1/equipment/lift-0001/samples?point=speed&from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 422, ""),
         ("/api/v1/equipment/lift-0001/samples?point=speed&from=2026-01-02T00:00:00", 422, "invalid-request"),
         ("/api/v1/equipment?cursor=garbage", 422, "invalid-request"),
+        ("/api/v1/latest?cursor=WzEsMl0", 422, "invalid-request"),
+        ("/api/v1/latest?limit=5001", 422, "invalid-request"),
         ("/api/v1/alarms?state=open", 422, "invalid-request"),
         ("/api/v1/alarms?cursor=WzEsMl0", 422, "invalid-request"),
         ("/api/v1/alarms/none", 404, "unknown-alarm"),
@@ -245,14 +288,18 @@ def test_thinned_readings_keep_every_buckets_extremes(
     assert times == sorted(times)
 
 
-def test_thinning_fills_no_gap_and_shows_bad_readings_as_null(
+def test_thinning_fills_no_gap_and_shows_what_was_not_read_or_is_bad_as_null(
     api: httpx.Client, spiky: list[tuple[datetime, float | None, int]]
 ) -> None:
-    items = _samples(api, max_points=300)["items"]
+    answer = _samples(api, max_points=300)
+    items, bucket_s = answer["items"], answer["bucket_s"]
     assert isinstance(items, list)
+    assert isinstance(bucket_s, float)
     seconds = [(datetime.fromisoformat(i["time"]) - START).total_seconds() for i in items]
-    assert not [s for s in seconds if 4000 <= s < 6000]
-    assert [i["quality"] for i in items if i["value"] is None] == ["comms"]
+    ((at, item),) = [(s, i) for s, i in zip(seconds, items, strict=True) if 4000 <= s < 6000]
+    assert at == pytest.approx((4000 // bucket_s + 1) * bucket_s)
+    assert (item["value"], item["quality"]) == (None, "no_reading")
+    assert [i["quality"] for i in items if i["value"] is None] == ["comms", "no_reading"]
 
 
 def test_few_readings_come_as_they_are(api: httpx.Client, spiky: list[tuple[datetime, float | None, int]]) -> None:

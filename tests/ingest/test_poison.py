@@ -1,0 +1,181 @@
+"""Records that cannot be read or applied are found by halving, at little cost, and nothing else is held up or refused."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from ingest import transaction, worker
+from ingest.audit import audit
+from ingest.transaction import Job, Outcome
+from telemetry import wire
+from telemetry.log.protocol import OutRecord
+from telemetry.messages import Event, Kind, Registry
+from telemetry.settings import Settings
+from tests.fixtures.store import execute
+from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing
+from tests.ingest.test_register import plant
+
+RECORDS = 10_000
+
+
+class Counting:
+    """Counts a worker's transactions, and how many records each took; gathers long before the first."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        self.failed = 0
+        write = transaction.write
+
+        async def counted(connection: Any, job: Job, **rest: Any) -> Outcome:
+            self.sizes.append(len(job.readings))
+            try:
+                return await write(connection, job, **rest)
+            except Exception:
+                self.failed += 1
+                raise
+
+        monkeypatch.setattr(worker, "write", counted)
+        monkeypatch.setattr(worker, "YOUNG_S", 1.5)
+        monkeypatch.setattr(worker, "OLD_S", 1.5)
+        monkeypatch.setattr(worker, "FETCH_RECORDS", RECORDS)
+
+
+def poison(edge: Edge) -> OutRecord:
+    """A registry that can be read, and whose content makes no sense."""
+    return edge.record(wire.encode_registry(Registry(edge.name, now_us(), {"site": {}, "areas": []})))
+
+
+def unreadable(edge: Edge) -> OutRecord:
+    value = b'{"edge": "edge-1", "time_us": "noon", "equipments": ["a"], "unreachable": {}}'
+    return edge.record(wire.Encoded(Kind.HEARTBEAT, 1, zlib.crc32(value), value))
+
+
+def nested_event(depth: int) -> wire.Encoded:
+    """An event whose attributes are an object in an object, `depth` times: more than a writer in Python can make."""
+    value = (
+        b'[{"equipment":"a","time_us":1,"scheme":"x","code":"y","on":true,"attributes":'
+        + b'{"a":' * depth
+        + b"1"
+        + b"}" * depth
+        + b"}]"
+    )
+    return wire.Encoded(Kind.EVENTS, 1, zlib.crc32(value), value)
+
+
+def area(name: Any) -> dict[str, Any]:
+    return {"id": name, "level": "city", "name": {"zh": "x", "en": "x"}, "parent": None}
+
+
+def registry(*areas: dict[str, Any]) -> wire.Encoded:
+    return wire.encode_registry(Registry("edge-1", now_us(), {**plant(), "areas": list(areas)}))
+
+
+def event(equipment: str) -> wire.Encoded:
+    return wire.encode_events([Event(equipment, now_us(), "x", "y", True, {})])
+
+
+LONG = "".join(f"{n:05d}" for n in range(2_000)) + secrets.token_hex(20_000)
+"""Longer than any index of PostgreSQL takes, and not to be compressed."""
+
+
+async def stored_with(
+    store: Settings, edge: Edge, records: list[OutRecord], *, letters: int
+) -> list[tuple[str, int, int]]:
+    """Sends, waits until all is stored or set aside; the dead letters as (reason, seq, offset)."""
+    for first in range(0, len(records), 1000):
+        await edge.send(*records[first : first + 1000])
+    with capture_logs():  # rendering a traceback of so many records takes minutes
+        async with ingesting(store):
+            await until(
+                lambda: (
+                    execute(store.store, "SELECT accepted::text FROM store.progress WHERE edge = %s", (edge.name,))
+                    == [(f"{{[0,{edge.seq})}}",)]
+                ),
+                within_s=60,
+                what="all is accepted",
+            )
+    found = execute(store.store, 'SELECT reason, seq, "offset" FROM store.dead_letter ORDER BY seq')
+    assert len(found) == letters
+    return found
+
+
+async def test_one_poison_record_among_ten_thousand_costs_about_twice_log2_transactions(
+    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        good = batch(["a/x", "a/y"], samples=2)
+        records = [edge.samples(good) for _ in range(RECORDS // 3)] + [poison(edge)]
+        records += [edge.samples(good) for _ in range(RECORDS - len(records))]
+        records.append(edge.ledger())
+        letters = await stored_with(plain_store, edge, records, letters=1)
+    assert letters == [("content", RECORDS // 3, RECORDS // 3)]
+    assert count(plain_store) == (RECORDS - 1) * 4
+    assert (await audit(plain_store)).clean
+    depth = math.ceil(math.log2(RECORDS))
+    assert max(counting.sizes) > RECORDS // 2, "most of it was one flush"
+    assert counting.failed <= depth + 1, counting.sizes
+    assert sum(counting.sizes) <= 4 * RECORDS, "records are not written over and over"
+
+
+async def test_several_poison_records_in_one_flush_are_each_found_and_all_the_others_stored(
+    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        good = batch(["a/x"], samples=5)
+        bad = {0, 1, 100, 255, 256, 511}
+        records = [poison(edge) if n in bad else edge.samples(good) for n in range(512)]
+        records += [unreadable(edge), edge.samples(good), edge.ledger()]
+        letters = await stored_with(plain_store, edge, records, letters=7)
+    assert [(reason, seq) for reason, seq, _ in letters] == [*(("content", n) for n in sorted(bad)), ("json", 512)]
+    assert count(plain_store) == (513 - len(bad)) * 5
+    assert (await audit(plain_store)).clean
+    assert counting.failed <= len(bad) * 10, counting.sizes
+
+
+async def test_a_record_that_no_worker_can_apply_is_set_aside_whole_with_its_source(plain_store: Settings) -> None:
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        good, bad = edge.samples(batch(["a/x"])), poison(edge)
+        await stored_with(plain_store, edge, [good, bad], letters=1)
+    rows = execute(
+        plain_store.store,
+        'SELECT topic, partition, "offset", edge, epoch, seq, reason, key, value, headers FROM store.dead_letter',
+    )
+    headers = {name: text.decode() for name, text in bad.headers.items()}
+    source = ("vigil.telemetry", 0, 1, "edge-1", edge.epoch, 1, "content")
+    assert rows == [(*source, bad.key, bad.value, headers)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "content"),
+    [
+        ("a name that is an object", lambda: registry(area({"x": 1}))),
+        ("a name longer than an index takes", lambda: registry(area(LONG))),
+        ("a name with NUL", lambda: registry(area("a\0b"))),
+        ("a level that nobody has heard of", lambda: registry(area("a") | {"level": "moon"})),
+        ("a number beyond 64 bits", lambda: registry(area("a") | {"parent": 2**63})),
+        ("equipment with a name longer than an index takes", lambda: event(LONG)),
+        ("attributes nested deeper than Python goes", lambda: nested_event(1_000)),
+    ],
+)
+async def test_whatever_a_record_says_it_is_set_aside_and_the_next_goes_in(
+    plain_store: Settings, rule: str, content: Callable[[], wire.Encoded]
+) -> None:
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        records = [edge.record(content()), edge.samples(batch(["a/x"], samples=3)), edge.ledger()]
+        letters = await stored_with(plain_store, edge, records, letters=1)
+    assert [seq for _, seq, _ in letters] == [0], rule
+    assert (await audit(plain_store)).clean

@@ -1,0 +1,179 @@
+"""What is deleted by age, what never is; and TimescaleDB's own scheduler doing its part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from ingest.migrate import migrate
+from ingest.retention import apply_retention, kept, prune
+from telemetry.settings import Settings
+from telemetry.store import INGEST, connect
+from tests.fixtures.store import StoreServer, execute, native_timescale, timescale_missing
+from tests.fixtures.waiting import eventually
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+OLD, RECENT = NOW - timedelta(days=1_200), NOW - timedelta(days=10)
+
+
+async def pruned(store: Settings, **how: int) -> int:
+    async with await connect(store, INGEST, autocommit=True) as connection:
+        return await prune(store, connection, **how)
+
+
+def column(store: Settings, query: str) -> list[Any]:
+    return [row[0] for row in execute(store.store, query)]
+
+
+async def test_of_events_the_last_of_each_code_is_kept_whatever_its_age(store: Settings) -> None:
+    insert = "INSERT INTO store.event (equipment, time, scheme, code, state, edge) VALUES (%s, %s, %s, %s, %s, 'e')"
+    for equipment, time, scheme, code, state in (
+        ("a", OLD, "text", "firmware", "on"),
+        ("a", OLD + timedelta(days=1), "text", "firmware", "on"),
+        ("a", OLD, "s", "4", "on"),
+        ("a", OLD + timedelta(hours=1), "s", "4", "off"),
+        ("a", RECENT, "s", "4", "on"),
+        ("b", OLD, "s", "4", "on"),
+    ):
+        execute(store.store, insert, (equipment, time, scheme, code, state))
+    assert await pruned(store) == 3
+    assert execute(store.store, "SELECT equipment, time, code FROM store.event ORDER BY time") == [
+        ("b", OLD, "4"),
+        ("a", OLD + timedelta(days=1), "firmware"),
+        ("a", RECENT, "4"),
+    ]
+
+
+async def test_open_findings_and_recently_cleared_ones_are_kept(store: Settings) -> None:
+    insert = (
+        "INSERT INTO store.finding (finding_id, equipment, point, detector, onset, raised, cleared, score)"
+        " VALUES (%s, 'a', 'x', 'd', %s, %s, %s, 1)"
+    )
+    for name, cleared in (("open", None), ("over", OLD + timedelta(days=1)), ("recent", RECENT)):
+        execute(store.store, insert, (name, OLD, OLD, cleared))
+    assert await pruned(store) == 1
+    assert column(store, "SELECT finding_id FROM store.finding ORDER BY 1") == ["open", "recent"]
+
+
+async def test_the_online_state_at_the_beginning_of_what_is_kept_is_known(store: Settings) -> None:
+    for days, online in ((1_300, True), (1_200, False), (1_150, True), (50, False)):
+        execute(
+            store.store,
+            "INSERT INTO store.equipment_online_history VALUES ('a', %s, %s)",
+            (NOW - timedelta(days=days), online),
+        )
+    assert await pruned(store) == 2
+    assert column(store, "SELECT time FROM online_history ORDER BY time") == [
+        NOW - timedelta(days=1_150),
+        NOW - timedelta(days=50),
+    ]
+
+
+async def test_dead_letters_wait_long_for_their_replay_and_are_kept_a_while_after_it(store: Settings) -> None:
+    insert = (
+        'INSERT INTO store.dead_letter (at, service, topic, partition, "offset", reason, detail, key, headers, value,'
+        " replayed_at) VALUES (%s, 'ingest', 't', 0, 1, %s, '', '', '{}', '', %s)"
+    )
+    for name, at, replayed in (
+        ("waits", 300, None),
+        ("given up", 500, None),
+        ("replayed", 300, 40),
+        ("just replayed", 300, 5),
+    ):
+        ago = None if replayed is None else NOW - timedelta(days=replayed)
+        execute(store.store, insert, (NOW - timedelta(days=at), name, ago))
+    assert await pruned(store) == 2
+    assert column(store, "SELECT reason FROM store.dead_letter ORDER BY reason") == ["just replayed", "waits"]
+
+
+async def test_the_ledger_is_kept_longer_than_the_rows_that_it_is_compared_with(store: Settings) -> None:
+    execute(
+        store.store,
+        "INSERT INTO store.progress (service, edge, epoch, first_at, last_at) VALUES ('ingest', 'e', 1, %s, %s)",
+        (NOW - timedelta(days=300), NOW),
+    )
+    hours = {
+        "long gone": NOW - timedelta(days=120),
+        "just gone": NOW - timedelta(days=92),
+        "there": NOW - timedelta(days=10),
+        "a wrong clock's": datetime(2000, 1, 1, tzinfo=UTC),
+    }
+    for name, hour in hours.items():
+        execute(store.store, "INSERT INTO store.ledger VALUES ('e', 1, %s, %s, 5, 7)", (name, hour))
+        execute(store.store, "INSERT INTO store.dead_sample VALUES ('e', 1, %s, %s, 5, 7)", (name, hour))
+    execute(store.store, "INSERT INTO store.dead_sample VALUES ('e', 1, '', 'epoch', 5, 0)")
+    execute(store.store, "INSERT INTO store.ledger VALUES ('gone', 2, 'of no epoch', '2000-01-01', 5, 7)")
+    assert await pruned(store) == 3
+    left = sorted(set(hours) - {"long gone"})
+    assert column(store, "SELECT equipment FROM store.ledger ORDER BY 1") == left
+    assert column(store, "SELECT equipment FROM store.dead_sample ORDER BY 1") == sorted([*left, ""])
+    assert column(store, "SELECT count(*) FROM store.progress") == [1], "exactly-once rests on it"
+
+
+async def test_what_is_much_is_deleted_in_small_transactions(store: Settings) -> None:
+    execute(
+        store.store,
+        "INSERT INTO store.event (equipment, time, scheme, code, state, edge)"
+        " SELECT 'a', %s::timestamptz + n * interval '1 minute', 's', '4', 'on', 'e' FROM generate_series(1, 96) n",
+        (OLD,),
+    )
+    assert await pruned(store, rows=10) == 95
+    assert column(store, "SELECT count(*) FROM store.event") == [1]
+
+
+def test_a_ledger_shorter_than_the_raw_samples_is_refused(store: Settings) -> None:
+    keep = kept(store) | {"ledger": "80 days"}
+    with pytest.raises(psycopg.errors.RaiseException, match="retention of the ledger"):
+        execute(store.store, "SELECT store.prune(%s, now(), 10)", (Jsonb(keep),))
+
+
+@pytest.fixture
+def with_scheduler(server_dir: Path) -> Iterator[StoreServer]:
+    """A native TimescaleDB whose own background jobs run."""
+    if native_timescale() is None:
+        timescale_missing("the policies as TimescaleDB's own scheduler runs them")
+    server = StoreServer("timescale", server_dir, background=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+async def test_the_scheduler_refreshes_compresses_and_drops_and_keeps_its_schedule(with_scheduler: StoreServer) -> None:
+    """On PostgreSQL 15.20 every job of TimescaleDB 2.28.3 counts as failed; what it is there for is done all the same."""
+    execute(with_scheduler.url, "CREATE DATABASE scheduled")
+    url = with_scheduler.url.replace("/postgres?", "/scheduled?")
+    store = Settings(store=url)
+    await migrate(store)
+    execute(url, "INSERT INTO store.signal (name, equipment, point, name_hash) VALUES ('a/x', 'a', 'x', 1)")
+    for days in (100, 3):
+        execute(
+            url,
+            "INSERT INTO store.sample SELECT 1, now() - %s + n * interval '1 second', n, 192"
+            " FROM generate_series(0, 1000) n",
+            (timedelta(days=days),),
+        )
+    async with await connect(store, INGEST, autocommit=True) as connection:
+        await apply_retention(store, connection)
+    chunks = (
+        "SELECT count(*), bool_and(is_compressed) FROM timescaledb_information.chunks WHERE hypertable_name = 'sample'"
+    )
+    eventually(
+        lambda: execute(url, chunks) in ([(1, True)], [(2, True)]), what="old chunks dropped, the others compressed"
+    )
+    assert column(store, "SELECT min(time) > now() - interval '4 days' FROM samples") == [True]
+    eventually(lambda: column(store, "SELECT coalesce(sum(count), 0)::int FROM store.sample_1h") == [1_001])
+    ran = (
+        "SELECT j.proc_name, s.next_start - s.last_run_started_at <= j.schedule_interval + interval '1 second'"
+        " FROM timescaledb_information.jobs j JOIN timescaledb_information.job_stats s USING (job_id)"
+        " WHERE j.job_id >= 1000 AND s.total_runs > 0 AND s.last_run_status IS NOT NULL"
+    )
+    eventually(lambda: len(execute(url, ran)) == 8, what="every policy has run")
+    assert all(on_time for _, on_time in execute(url, ran))
