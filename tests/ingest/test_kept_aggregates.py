@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from ingest import copy
 from ingest.aggregates import MINUTE_US, SETTLED_US, late_runs, refresh
-from ingest.copy import Rows, ordered
 from ingest.retention import apply_retention, kept
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
@@ -349,7 +349,7 @@ def test_late_runs_are_the_minutes_of_rows_before_the_moment() -> None:
     random = np.random.default_rng(4)
     batch = mixed(1, 1_000, HOUR, HOUR_US)
     ids = random.choice([1, 2, 7_000_000], 1_000).astype(np.int32)
-    rows = ordered(Rows(ids, batch.time_us, batch.value, batch.quality))
+    rows = copy.ordered(copy.Rows(ids, batch.time_us, batch.value, batch.quality))
     before = HOUR + 20 * MINUTE_US + 5_000_000
     signal_id, first, last = (column.tolist() for column in late_runs(rows, before))
     runs = list(zip(signal_id, first, last, strict=True))
