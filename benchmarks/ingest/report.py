@@ -44,12 +44,13 @@ def latencies(found: dict[str, Any]) -> str:
         "| row | signals · record | samples/s | p50 | p99 | worst | ingest's own p50 · p99 |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| latency, {one['phase']} | {one['signals']:,} · {one['record_samples']:,} | {one['offered_per_s'] or one['stored_per_s']:,} "
-        f"| {one['p50_s'] * 1e3:,.0f} ms | **{one['p99_s'] * 1e3:,.0f} ms** | {one['worst_s'] * 1e3:,.0f} ms "
-        f"| {one['own_p50_s'] * 1e3:,.0f} · {one['own_p99_s'] * 1e3:,.0f} ms |"
-        for one in found["phases"]
-    ]
+    for one in found["phases"]:
+        rate = one["offered_per_s"] or one["stored_per_s"]
+        lines.append(
+            f"| latency, {one['phase']} | {one['signals']:,} · {one['record_samples']:,} | {rate:,} "
+            f"| {one['p50_s'] * 1e3:,.0f} ms | **{one['p99_s'] * 1e3:,.0f} ms** | {one['worst_s'] * 1e3:,.0f} ms "
+            f"| {one['own_p50_s'] * 1e3:,.0f} · {one['own_p99_s'] * 1e3:,.0f} ms |"
+        )
     return "\n".join(lines)
 
 
@@ -87,10 +88,32 @@ def peers(found: dict[str, Any]) -> str:
     return "\n".join([*lines, *(["", f"Vigil to Telegraf: {found['ratio']:.1f} ×"] if "ratio" in found else [])])
 
 
+def sizes(found: dict[str, Any]) -> str:
+    """A table with one line a size of flush."""
+    lines = [
+        "| raw COPY, signals · jitter | rows a flush | rows a signal | M samples/s | PostgreSQL CPU s a million |"
+        " B a sample |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in found["flushes"]:
+        fleet = f"{one['signals']:,} · {one['jitter_us'] / 1e3:g} ms"
+        rows, each = one["flush_rows"], one["flush_rows"] / one["signals"]
+        cpu = one["cpu_s_per_million"]["postgres"]
+        lines.append(
+            f"| {fleet} | {rows:,} | {each:,.0f} | {one['per_s'] / 1e6:.2f} | {cpu:.2f} | {one['bytes_per_sample']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 _PEERS: Final = {
     "telegraf": "Telegraf",
     "killed": "Telegraf, one kill -9 in mid-load",
     "defaults": "Telegraf, default limits",
 }
-SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {"latency": latencies, "small": smalls, "telegraf": peers}
+SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
+    "latency": latencies,
+    "small": smalls,
+    "telegraf": peers,
+    "flushes": sizes,
+}
 """How rows that are no plain throughput are shown."""
