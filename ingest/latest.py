@@ -87,9 +87,10 @@ async def rebuild_latest(connection: Connection) -> int:
     return cursor.rowcount
 
 
+# Both take rows in one order: two workers that write at once wait for one another and never in a circle.
 _UPSERT: Final = """
 INSERT INTO store.latest AS l (signal_id, time, value, quality)
-SELECT * FROM unnest(%s::int[], %s::timestamptz[], %s::float8[], %s::smallint[])
+SELECT * FROM unnest(%s::int[], %s::timestamptz[], %s::float8[], %s::smallint[]) ORDER BY 1
 ON CONFLICT (signal_id) DO UPDATE SET time = excluded.time, value = excluded.value, quality = excluded.quality,
     changed_at = clock_timestamp()
 WHERE excluded.time >= l.time
@@ -103,6 +104,7 @@ CROSS JOIN LATERAL (
     WHERE s.signal_id = g.signal_id AND s.time > coalesce(k.time, '-infinity'::timestamptz)
     ORDER BY s.time DESC LIMIT 1
 ) AS s
+ORDER BY g.signal_id
 ON CONFLICT (signal_id) DO UPDATE SET time = excluded.time, value = excluded.value, quality = excluded.quality,
     changed_at = clock_timestamp()
 WHERE excluded.time > l.time

@@ -32,7 +32,9 @@ log = structlog.get_logger()
 
 Connection = psycopg.AsyncConnection[Any]
 
-WRITE_DEADLINE_S: Final = 60.0
+WRITE_DEADLINE_S: Final = 15.0
+WRITE_ROWS_PER_S: Final = 50_000
+"""A transaction gets WRITE_DEADLINE_S, and a second for so many rows: a connection that is dead in silence ends by this."""
 DAY_US: Final = 86_400_000_000
 
 POISON: Final = (
@@ -81,8 +83,8 @@ class Writer:
         self.latest = Latest()
         self.expected: dict[Partition, int] = {}
         """The next offset of each partition that is ours."""
-        self._handed: dict[Partition, Mark] = {}
-        """The last record of each partition that was prepared; at first, the last one in the store."""
+        self._handed: dict[Partition, tuple[int, Mark]] = {}
+        """Of each partition, the offset after the last record that was prepared (at first: stored), and that record."""
         self.signals = 0
         """How many signals the last flush had."""
 
@@ -96,7 +98,7 @@ class Writer:
         self.expected[partition] = position.next
         self._handed.pop(partition, None)
         if position.last is not None:
-            self._handed[partition] = position.last
+            self._handed[partition] = (position.next, position.last)
 
     def leave(self, partition: Partition) -> None:
         """A partition is not ours any more."""
@@ -108,10 +110,10 @@ class Writer:
 
         Raises LogDiscontinuity where the log was replaced under the reader since the flush before was prepared.
         """
-        first = {reading.record.partition: reading.record.offset for reading in reversed(readings)}
-        before = {p: (offset, self._handed[p]) for p, offset in first.items() if p in self._handed}
+        touched = {reading.record.partition for reading in readings}
+        before = {partition: self._handed[partition] for partition in touched if partition in self._handed}
         job, _ = await asyncio.gather(self._attempt(readings), verify_unchanged(reader, before))
-        self._handed.update({reading.record.partition: reading.mark for reading in readings})
+        self._handed.update({r.record.partition: (r.record.offset + 1, r.mark) for r in readings})
         return job
 
     async def _attempt(self, readings: Sequence[Reading]) -> Job | Faulty:
@@ -161,11 +163,12 @@ class Writer:
     async def _transact(self, job: Job) -> None:
         expected = {r.record.partition: self.expected[r.record.partition] for r in job.readings}
         began = time.monotonic()
+        within_s = WRITE_DEADLINE_S + len(job.prepared.rows) / WRITE_ROWS_PER_S
         try:
-            async with asyncio.timeout(WRITE_DEADLINE_S), self._watch.over(self._connection):
+            async with asyncio.timeout(within_s), self._watch.over(self._connection):
                 outcome = await write(self._connection, job, expected, online=self.online, timescale=self._timescale)
         except TimeoutError as error:
-            raise psycopg.OperationalError(f"a transaction took longer than {WRITE_DEADLINE_S:.0f} s") from error
+            raise psycopg.OperationalError(f"a transaction took longer than {within_s:.0f} s") from error
         self._written(job.readings, outcome, time.monotonic() - began)
 
     def _written(self, readings: Sequence[Reading], outcome: Outcome, seconds: float) -> None:
