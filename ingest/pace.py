@@ -13,8 +13,9 @@ from typing import Final
 ROWS_PER_SIGNAL: Final = 100
 MIN_ROWS: Final = 500_000
 MAX_ROWS: Final = 4_000_000
-"""With the record's bytes and the sorted columns some 50 bytes a row, of two flushes at a time: 400 MB."""
-MAX_BYTES: Final = 128 << 20
+"""With records, sorted columns and what sorting needs some 100 bytes a row, of two flushes at a time."""
+MAX_BYTES: Final = 224 << 20
+"""Of records: those of a large fleet repeat their names, some 50 bytes a sample."""
 
 YOUNG_S: Final = 0.05
 """Age of a flush while the fleet is small: the console is live."""

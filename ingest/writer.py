@@ -33,7 +33,7 @@ log = structlog.get_logger()
 Connection = psycopg.AsyncConnection[Any]
 
 WRITE_DEADLINE_S: Final = 15.0
-WRITE_ROWS_PER_S: Final = 50_000
+WRITE_ROWS_PER_S: Final = 10_000
 """A transaction gets WRITE_DEADLINE_S, and a second for so many rows: a connection that is dead in silence ends by this."""
 DAY_US: Final = 86_400_000_000
 
