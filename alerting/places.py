@@ -6,15 +6,15 @@ found to be the one that was processed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
 from alerting.store import SERVICE
 from telemetry.errors import StoreUnavailable
-from telemetry.log.protocol import Log, Partition, Reader
-from telemetry.position import load_positions, verify_continuity
+from telemetry.log.protocol import InRecord, Log, Partition, Reader
+from telemetry.position import Mark, load_positions, mark, verify_continuity, verify_unchanged
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
 
@@ -26,10 +26,12 @@ class Places:
         self._connect = connect
         self._reader: Reader | None = None
         self.next: dict[Partition, int] = {}
+        self._last: dict[Partition, Mark] = {}
 
     async def join(self, log: Log, topics: Sequence[str]) -> Reader:
         """A reader whose partitions these are."""
         self.next.clear()
+        self._last.clear()
         self._reader = await log.reader(SERVICE, topics, self)
         return self._reader
 
@@ -46,9 +48,23 @@ class Places:
             await connection.close()
         starts = {p: await verify_continuity(self._reader, p, position) for p, position in positions.items()}
         self.next.update({p: position.next for p, position in positions.items()})
+        self._last.update({p: position.last for p, position in positions.items() if position.last is not None})
         return starts
+
+    async def unchanged(self, partitions: Iterable[Partition]) -> None:
+        """Before a flush is written: was it fetched from the same log? Raises LogDiscontinuity, LogUnavailable."""
+        if self._reader is None:
+            raise ValueError("unchanged: expected to have joined first")
+        known = {p: (self.next[p], self._last[p]) for p in partitions if p in self._last}
+        await verify_unchanged(self._reader, known)
+
+    def moved(self, records: Mapping[Partition, InRecord]) -> None:
+        """A flush was committed: these were its last records."""
+        self.next.update({p: record.offset + 1 for p, record in records.items()})
+        self._last.update({p: mark(record) for p, record in records.items()})
 
     async def revoked(self, partitions: Sequence[Partition]) -> None:
         """See Assignment."""
         for partition in partitions:
             self.next.pop(partition, None)
+            self._last.pop(partition, None)

@@ -110,6 +110,7 @@ class FindingsWorker:
     async def _flush(self, connection: Connection, places: Places, readings: Sequence[Reading]) -> None:
         """One transaction. `places` moves only when it is committed."""
         moved = {r.record.partition: r.record for r in readings}
+        await places.unchanged(moved)
         async with (
             asyncio.timeout(FLUSH_S),
             self.watch.over(connection),
@@ -123,7 +124,7 @@ class FindingsWorker:
             for partition, record in sorted(moved.items()):
                 expected, following = places.next[partition], record.offset + 1
                 await advance(connection, SERVICE, partition, expected=expected, next=following, last=mark(record))
-        places.next.update({p: r.offset + 1 for p, r in moved.items()})
+        places.moved(moved)
         self._count(readings, new, decided)
         self.changed()
 

@@ -63,6 +63,7 @@ def bare_commits(folder: Path, value: bytes) -> tuple[Callable[[], None], Callab
     db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA secure_delete = OFF")
     db.execute("CREATE TABLE record (position INTEGER PRIMARY KEY, value BLOB NOT NULL)")
     done = 0
 

@@ -24,15 +24,11 @@ from edge.frames import Framing, Mbap, Query, Rtu
 from edge.lane import Lane, Watch
 from edge.reach import Reach, SerialReach, make_reach
 from edge.ties import Ties
+from edge.usual import GRACE, LEARNED, Usual
 from telemetry.clock import Clock
 from telemetry.plant import Address, Endpoint
 from telemetry.profile import ModbusDefaults
 
-LEARNED: Final = 20
-"""Answers after which the usual time of an answer is known."""
-PATIENCE_MIN_S: Final = 0.05
-GRACE: Final = 2.0
-"""Patience in usual times."""
 PUSHED_OUT_S: Final = 1.0
 """A connection that is lost so soon after another was made gave way to it."""
 DOUBTS: Final = 2
@@ -52,36 +48,6 @@ FRAMES_BYTES: Final = 13
 """Of an RTU request, and of its answer without the data."""
 BRISK: Final = 20
 """Most answers in a row within patience after which a unit is among the others again; 2 the first time, then 4, 8 …"""
-SMOOTHING: Final = 0.05
-DEVIATIONS: Final = 4.0
-"""As TCP's retransmission timer (RFC 6298): mean plus four mean deviations."""
-
-
-@dataclass(slots=True)
-class Usual:
-    """How long answers of this endpoint usually take."""
-
-    answers: int = 0
-    mean_s: float = 0.0
-    deviation_s: float = 0.0
-
-    def note(self, took_s: float) -> None:
-        """An answer took so long. One that is unusual counts as just about usual, so that one slow unit is not the rule."""
-        took_s = min(took_s, self.patience_s or took_s)
-        self.answers += 1
-        if self.answers == 1:
-            self.mean_s, self.deviation_s = took_s, took_s / 2
-            return
-        error = took_s - self.mean_s
-        self.mean_s += SMOOTHING * error
-        self.deviation_s += SMOOTHING * (abs(error) - self.deviation_s)
-
-    @property
-    def patience_s(self) -> float | None:
-        """How long an answer may take before it is unusual. None until that is known."""
-        if self.answers < LEARNED:
-            return None
-        return max(GRACE * (self.mean_s + DEVIATIONS * self.deviation_s), PATIENCE_MIN_S)
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +124,8 @@ class Bus:
     """Unit → probes since it last answered."""
     probe_share: float = 1.0
     """Of a line's time, what units that did not answer lately may take. 0 < share ≤ 1."""
+    _is_plain: bool = False
+    """Whether the main lane needs no more than to be asked: a network, on which answers name their requests."""
     _probing_s: dict[int, float] = field(default_factory=dict)
     """Unit → what its probe under way may take."""
     _spent_s: float = 0.0
@@ -172,12 +140,16 @@ class Bus:
         )
         self.main.ties = known
         if self.side is not None:
+            self._is_plain = True
             known = replace(known, renewable=self._serves_more)
             self.main.ties = replace(known, heir=self._main_lost, doubted=self._main_lost, shelter=self._shelter)
             self.side.ties = replace(known, heir=self._side_lost, doubted=self._side_doubted)
 
     def ask(self, asker: Asker, query: Query, timeout_s: float, *, probe: bool) -> None:
         """Puts a request into its queue. `probe`: the unit has not answered lately."""
+        if self._is_plain and not self._suspects and not self._spoilers:
+            self.main.ask(asker, query, timeout_s)
+            return
         if self._suspects and self.side is not None and self._goes_round(self.side, asker, query, timeout_s):
             return
         lane = self.main
@@ -298,6 +270,9 @@ class Bus:
         side = self.side
         return side if side is not None and self._served and self._serves_more() and side.reachable else None
 
+    def _patience_s(self) -> float | None:
+        return self.usual.patience_s
+
     def _last_heard_s(self) -> float:
         return max(lane.heard_s for lane in self._lanes)
 
@@ -315,6 +290,9 @@ class Bus:
         patience_s = self.usual.patience_s
         if brisk is None:
             self.usual.note(took_s)
+            if self.usual.answers == LEARNED:
+                for lane in self._lanes:
+                    lane.patience_s = self._patience_s
         elif patience_s is None or took_s > patience_s:
             self._suspects[unit] = 0
         elif brisk + 1 >= min(2 ** self._offences[unit], BRISK):
@@ -371,10 +349,9 @@ def make_bus(address: Address, endpoint: Endpoint, clock: Clock, watch: Watch, *
     """The bus of an endpoint, unconnected. Raises ConfigError."""
     reach = make_reach(address, endpoint, file=file)
     framing: Framing = Rtu() if address.scheme in ("modbus+rtu", "modbus+rtuovertcp") else Mbap()
-    usual = Usual()
-    main = Lane(reach, framing, clock, watch, patience_s=lambda: usual.patience_s)
-    side = Lane(reach, framing, clock, watch, patience_s=lambda: usual.patience_s) if framing.transactions else None
-    return Bus(main, usual, side, probe_share=endpoint.probe_share)
+    main = Lane(reach, framing, clock, watch)
+    side = Lane(reach, framing, clock, watch) if framing.transactions else None
+    return Bus(main, Usual(), side, probe_share=endpoint.probe_share)
 
 
 def spare(bus: Bus, quirks: ModbusDefaults) -> None:

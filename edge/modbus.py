@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -36,6 +37,7 @@ STRIKES: Final = 2
 """So often in a row a long request must go unanswered, by a device that answers others, before it is halved."""
 REFUSED_S: Final = 60.0
 """A point that the device refuses is asked for again so often: it may have been updated."""
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _REFUSALS: Final = frozenset({2, 3})
 _NOT_TRIED: Final = Failure("not-tried", "")
 _REFUSED: Final = Failure("refused-point", "refused by the device, asked again every minute", BAD_CONFIG)
@@ -51,6 +53,8 @@ class Plan:
     block: NameBlock
     refused: tuple[bool, ...]
     """Which requests hold a point that the device refuses."""
+    has_refused: bool
+    """Whether any does."""
     probe: Query | None
     """Asks for one point only; None where the first request is short itself."""
 
@@ -92,10 +96,14 @@ class Group:
         at = -1 if probe and self.plan.probe is not None else 0
         self.busy, self._at, self._probe, self._done, self._silent = True, at, probe, done, 0
         self._payloads, self._times_us, self._begun_s, self._probed = [], [], None, False
-        self._again = any(self.plan.refused) and self._ask_refused()
         if self._failures:
             self._failures = {}
-        self._go_on()
+        if self.plan.has_refused:
+            self._again = self._ask_refused()
+            self._go_on()
+        else:
+            self._again = False
+            self._ask()
         return True
 
     # ---- told by the lane
@@ -117,7 +125,10 @@ class Group:
         else:
             self._probed = True
         self._at += 1
-        self._go_on()
+        if self._at == len(self.plan.queries):
+            self._finish()
+        else:
+            self._go_on()
 
     def failed(self, failure: Failure, time_us: int) -> None:
         """See Asker."""
@@ -191,11 +202,11 @@ class Group:
         done, self._done = self._done, None
         self.busy = False
         device, made = self.device, self.plan
-        frame = Frame(device.equipment, made.block, self._payloads, self._times_us)
+        frame = Frame(device.equipment, made.block, self._payloads, self._times_us, None, (), NOTHING)
         if not self._failures and not self._again and not device.learned.doubtful and not device.learned.tried:
             if self._strikes:
                 self._strikes.clear()
-            outcome = Outcome(made.layout, frame, len(made.layout.points), len(made.queries), 0, begun_s=self._begun_s)
+            outcome = Outcome(made.layout, frame, len(made.layout.points), len(made.queries), 0, (), self._begun_s)
         else:
             outcome = self._troubled(frame)
         if device.close_after_cycle:
@@ -334,7 +345,7 @@ class ModbusDevice:
             query(r.table, r.address, r.count, unit=self.unit, payload_bytes=r.payload_bytes) for r in requests
         )
         block = name_block([signal_name(self.equipment, point) for point in layout.points])
-        return Plan(requests, queries, layout, block, refused, self._short(requests[0], points))
+        return Plan(requests, queries, layout, block, refused, any(refused), self._short(requests[0], points))
 
     def _short(self, request: Request, points: Mapping[str, ModbusPoint]) -> Query | None:
         if request.count <= SHORTEST:

@@ -78,10 +78,12 @@ class Poller:
 
     def cycle(self, group: int) -> None:
         """One cycle: ask if the breaker permits."""
-        if not self.breaker.permits(self.clock.monotonic_s()):
-            metrics.cycles["skipped"] += 1
-            return
-        probe = self.breaker.state is State.HALF_OPEN
+        probe = False
+        if self.breaker.state is not State.CLOSED:
+            if not self.breaker.permits(self.clock.monotonic_s()):
+                metrics.cycles["skipped"] += 1
+                return
+            probe = self.breaker.state is State.HALF_OPEN
         over = self._overs.get(group) or self._overs.setdefault(group, partial(self._over, group))
         if not self.driver.begin(group, over, probe=probe):
             if probe:
@@ -92,6 +94,16 @@ class Poller:
         """A cycle is over: put what came, mind how the device behaved."""
         if self._stopped:
             return
+        breaker = self.breaker
+        if outcome.faults or self._faults or breaker.failures or breaker.state is not State.CLOSED:
+            self._unusual(group, outcome)
+            return
+        self._time(group, outcome)
+        metrics.cycles["ok"] += 1
+        self.put(outcome.source, outcome.received, outcome.rows)
+
+    def _unusual(self, group: int, outcome: Outcome) -> None:
+        """A cycle is over, and this one or one before it was not without faults."""
         self._note(group, outcome)
         if outcome.answered:
             self.put(outcome.source, outcome.received, outcome.rows)
@@ -120,17 +132,15 @@ class Poller:
             if other != group and self.breaker.state is State.CLOSED:
                 self.cycle(other)
 
+    def _time(self, group: int, outcome: Outcome) -> None:
+        due_s, begun_s = self._due_s.pop(group, None), outcome.begun_s
+        if due_s is not None and begun_s is not None:
+            metrics.lateness.note(begun_s - due_s if begun_s > due_s else 0.0)
+
     def _note(self, group: int, outcome: Outcome) -> None:
         """Counts the cycle, and logs its faults when they change."""
-        due_s = self._due_s.pop(group, None)
-        if due_s is not None and outcome.begun_s is not None:
-            metrics.lateness.note(max(outcome.begun_s - due_s, 0.0))
-        if not outcome.faults:
-            metrics.cycles["ok"] += 1
-            if not self._faults:
-                return
-        else:
-            metrics.cycles["partial" if outcome.answered else "failed"] += 1
+        self._time(group, outcome)
+        metrics.cycles["ok" if not outcome.faults else "partial" if outcome.answered else "failed"] += 1
         if outcome.faults != self._faults.get(group, ()):
             if outcome.faults:
                 self._faults[group] = outcome.faults

@@ -62,62 +62,57 @@ class Expired:
 class Waiting:
     """Those that wait to be sent. Times are the loop's, in seconds."""
 
-    _queue: deque[Entry] = field(default_factory=deque)
-    _held: dict[int, float] = field(default_factory=dict)
+    queue: deque[Entry] = field(default_factory=deque)
+    held: dict[int, float] = field(default_factory=dict)
     """Unit → until when it is not asked."""
 
     def __len__(self) -> int:
-        return len(self._queue)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody waits and nobody is left alone."""
-        return not self._queue and not self._held
+        return len(self.queue)
 
     def put(self, entry: Entry) -> None:
         """The last in the queue."""
-        self._queue.append(entry)
+        self.queue.append(entry)
 
     def put_first(self, entries: Sequence[Entry]) -> None:
         """Before all others, in this order."""
-        self._queue.extendleft(reversed(entries))
+        self.queue.extendleft(reversed(entries))
 
     @property
     def first_alone(self) -> bool:
         """Whether the first is to be asked while nobody else waits for an answer."""
-        return bool(self._queue) and self._queue[0][3] > 0
+        return bool(self.queue) and self.queue[0][3] > 0
 
     def take(self, now_s: float) -> Entry | None:
         """The first that may be asked now; None: not before `free_s`."""
-        if not self._held:
-            return self._queue.popleft()
-        self._held = {unit: until_s for unit, until_s in self._held.items() if until_s > now_s}
-        for at, entry in enumerate(self._queue):
-            if entry[1].unit not in self._held:
-                del self._queue[at]
+        if not self.held:
+            return self.queue.popleft()
+        self.held = {unit: until_s for unit, until_s in self.held.items() if until_s > now_s}
+        for at, entry in enumerate(self.queue):
+            if entry[1].unit not in self.held:
+                del self.queue[at]
                 return entry
         return None
 
     @property
     def first_timeout_s(self) -> float:
         """The time-out of the first."""
-        return self._queue[0][2]
+        return self.queue[0][2]
 
     @property
     def free_s(self) -> float:
         """When the first of those who are left alone may be asked again."""
-        return min(self._held.values())
+        return min(self.held.values())
 
     def hold(self, unit: int, until_s: float) -> None:
         """The unit is left alone until then."""
-        self._held[unit] = until_s
+        self.held[unit] = until_s
 
     def leave(self, asker: Asker) -> None:
         """Forgets what `asker` asked."""
-        self._queue = deque(entry for entry in self._queue if entry[0] is not asker)
+        self.queue = deque(entry for entry in self.queue if entry[0] is not asker)
 
     def give_back(self) -> list[Entry]:
         """All of them; none wait any more."""
-        left = list(self._queue)
-        self._queue.clear()
+        left = list(self.queue)
+        self.queue.clear()
         return left

@@ -11,6 +11,7 @@ import psycopg
 import structlog
 
 from ingest import metrics
+from ingest.answering import answering
 from ingest.latest import rebuild_latest, write_latest
 from ingest.migrate import has_timescale, migrate
 from ingest.online import write_changes
@@ -93,7 +94,7 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
     """One worker, from the database's offsets until something fails or it is told to stop."""
     await the_log.ensure_topics(TOPICS)
     connection = await connect(settings, INGEST, autocommit=True)
-    async with connection, await connect(settings, INGEST, autocommit=True) as side:
+    async with connection, await connect(settings, INGEST, autocommit=True) as side, answering(side):
         await _refuse_newer(side)
         timescale = await has_timescale(side)
         await apply_retention(settings, side)
@@ -144,7 +145,7 @@ async def _until_stopped(running: Any, stop: asyncio.Event) -> None:
 
 async def _tend(settings: Settings, worker: Worker) -> None:
     """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, the lag."""
-    async with await connect(settings, INGEST, autocommit=True) as connection:
+    async with await connect(settings, INGEST, autocommit=True) as connection, answering(connection):
         behind = await rebuild_latest(connection)
         if behind:
             log.info("latest rebuilt", signals=behind)

@@ -76,9 +76,9 @@ def loaded(store: StoreServer, load: Load) -> list[dict[str, Any]]:
 async def _phases(ingest: Ingest, servers: str, url: str, records: Iterable[Sent], load: Load) -> list[dict[str, Any]]:
     fleet, own = load.fleet, None if load.most_per_s else load.fleet.samples_per_s
     async with sending(servers, url, records, window=load.window) as (sender, seen):
-        await sender.phase("opening", 0.1, per_s=own or 100_000)
+        await sender.phase(0.1, per_s=own or 100_000)
         await sender.drained()
-        await sender.phase("warm", WARM_S, per_s=own)
+        await sender.phase(WARM_S, per_s=own)
         found = [await _phase(ingest, sender, seen, "small" if own else "most", load.seconds, own)]
         if own is None:
             share = FULL_SHARE * found[0]["stored_per_s"]
@@ -90,16 +90,17 @@ async def _phase(
     ingest: Ingest, sender: Sender, seen: Seen, name: str, seconds: float, per_s: float | None
 ) -> dict[str, Any]:
     before = await asyncio.to_thread(ingest.metrics)
-    phase = await sender.phase(name, seconds, per_s=per_s)
+    phase = await sender.phase(seconds, per_s=per_s)
     await sender.drained()
     after = await asyncio.to_thread(ingest.metrics)
     delays = seen.delays_s(phase.first, phase.end)
     p50, p99 = np.quantile(delays, [0.5, 0.99])
-    told(f"{name}: stored {phase.stored_per_s:,.0f}/s, p50 {p50:.3f} s, p99 {p99:.3f} s, worst {delays.max():.3f} s")
+    stored = seen.stored_per_s(phase)
+    told(f"{name}: stored {stored:,.0f}/s, p50 {p50:.3f} s, p99 {p99:.3f} s, worst {delays.max():.3f} s")
     return {
         "phase": name,
         "offered_per_s": round(per_s) if per_s else None,
-        "stored_per_s": round(phase.stored_per_s),
+        "stored_per_s": round(stored),
         "records": len(delays),
         "p50_s": round(float(p50), 3),
         "p99_s": round(float(p99), 3),

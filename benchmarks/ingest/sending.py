@@ -25,7 +25,20 @@ from telemetry.log.protocol import TELEMETRY
 from tests.fixtures.waiting import until
 
 LOOK_EVERY_S: Final = 0.01
-DRAIN_S: Final = 60.0
+LEAST: Final = 20
+"""Records of a phase, however long that takes."""
+DRAIN_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Records [first, end) were sent, while the database was at `reached` when it began."""
+
+    first: int
+    end: int
+    reached: int
+    began_s: float
+    """Wall clock."""
 
 
 @dataclass(slots=True)
@@ -43,6 +56,11 @@ class Seen:
         at, reached = map(np.array, zip(*self.looks, strict=True))
         offsets = np.arange(first, min(end, int(reached[-1])))
         return at[np.searchsorted(reached, offsets, "right")] - np.array(self.appended_s)[offsets]
+
+    def stored_per_s(self, phase: Phase) -> float:
+        """Samples stored a second from the beginning of a phase until all that was sent in it was stored."""
+        done_s = next(at for at, reached in self.looks if reached >= phase.end)
+        return sum(self.samples[phase.reached : phase.end]) / (done_s - phase.began_s)
 
 
 class Eye(threading.Thread):
@@ -64,17 +82,6 @@ class Eye(threading.Thread):
                     self.next = reached
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Records [first, end), offered at a rate."""
-
-    name: str
-    first: int
-    end: int
-    seconds: float
-    stored_per_s: float
-
-
 class Sender:
     """Sends records at a rate."""
 
@@ -85,18 +92,29 @@ class Sender:
         self._producer, self._records, self._seen, self._eye = producer, iter(records), seen, eye
         self._acknowledging: set[asyncio.Future[Any]] = set()
 
-    async def phase(self, name: str, seconds: float, *, per_s: float | None) -> Phase:
-        """Sends for so long at `per_s` samples a second; None: as fast as `window` samples on their way let it."""
-        first, began, sent, reached = len(self._seen.samples), time.monotonic(), 0, self._eye.next
-        while (now := time.monotonic() - began) < seconds:
+    async def phase(self, seconds: float, *, per_s: float | None) -> Phase:
+        """Sends for so long, and LEAST records, at `per_s` samples a second; None: as fast as `window` lets it.
+
+        Raises RuntimeError when the records are used up.
+        """
+        began, sent = time.monotonic(), 0
+        first, reached, began_s = len(self._seen.samples), self._eye.next, time.time()
+        while (now := time.monotonic() - began) < seconds or (
+            now < DRAIN_S and len(self._seen.samples) < first + LEAST
+        ):
             if per_s is None and self._on_the_way() > self._window:
                 await asyncio.sleep(0.005)
             elif per_s is not None and sent / per_s > now:
                 await asyncio.sleep(min(sent / per_s - now, 0.05))
             else:
-                sent += await self._one(next(self._records))
-        stored = sum(self._seen.samples[reached : self._eye.next])
-        return Phase(name, first, len(self._seen.samples), seconds, stored / seconds)
+                sent += await self._one(self._next())
+        return Phase(first, len(self._seen.samples), reached, began_s)
+
+    def _next(self) -> Sent:
+        record = next(self._records, None)
+        if record is None:
+            raise RuntimeError("all prepared records are sent: prepare more (--most)")
+        return record
 
     async def rest(self, *, per_s: float) -> None:
         """Sends all that is left at that rate."""

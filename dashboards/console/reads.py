@@ -50,7 +50,7 @@ FROM public.signals s LEFT JOIN public.latest l ON l.equipment = s.equipment AND
 
 LATEST_PAGE: Final[LiteralString] = """
 SELECT l.equipment, l.point, l.time, l.value, l.quality, s.enum
-FROM public.latest l JOIN public.signals s ON s.signal_id = l.signal_id WHERE s.retired_at IS NULL
+FROM public.latest l JOIN public.signals s ON s.equipment = l.equipment AND s.point = l.point WHERE s.retired_at IS NULL
 """
 
 _TRANSITIONS: Final[LiteralString] = "\n".join(

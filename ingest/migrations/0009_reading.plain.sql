@@ -15,7 +15,7 @@ CREATE TABLE store.sample_1m (
     count_bad bigint NOT NULL,
     last      float8,
     PRIMARY KEY (signal_id, bucket)
-) PARTITION BY RANGE (bucket);                        -- partitions of a day
+) PARTITION BY RANGE (bucket);                        -- partitions of a month: few, for the planner's sake
 
 CREATE TABLE store.sample_1h (
     signal_id int NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE store.sample_1h (
     count_bad bigint NOT NULL,
     last      float8,
     PRIMARY KEY (signal_id, hour)
-) PARTITION BY RANGE (hour);                          -- partitions of a month
+) PARTITION BY RANGE (hour);                          -- partitions of a year
 
 CREATE TABLE store.aggregated (
     one         boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -77,13 +77,13 @@ END $$;
 CREATE FUNCTION store.aggregate_minutes(signals int[], firsts timestamptz[], uptos timestamptz[]) RETURNS void
     LANGUAGE plpgsql SET search_path = store, pg_temp AS $$
 DECLARE
-    day timestamp;
+    month timestamp;
 BEGIN
-    FOR day IN SELECT DISTINCT generate_series(date_trunc('day', f AT TIME ZONE 'UTC'),
-                                               (u - interval '1 microsecond') AT TIME ZONE 'UTC', interval '1 day')
-               FROM (SELECT DISTINCT f, u FROM unnest(firsts, uptos) AS r(f, u)) r LOOP
-        PERFORM store.ensure_aggregate_partition('sample_1m', format('sample_1m_%s', to_char(day, 'YYYYMMDD')),
-                                                 day AT TIME ZONE 'UTC', (day + interval '1 day') AT TIME ZONE 'UTC');
+    FOR month IN SELECT DISTINCT generate_series(date_trunc('month', f AT TIME ZONE 'UTC'),
+                                                 (u - interval '1 microsecond') AT TIME ZONE 'UTC', interval '1 month')
+                 FROM (SELECT DISTINCT f, u FROM unnest(firsts, uptos) AS r(f, u)) r LOOP
+        PERFORM store.ensure_aggregate_partition('sample_1m', format('sample_1m_%s', to_char(month, 'YYYYMM')),
+                                                 month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
     END LOOP;
     INSERT INTO store.sample_1m AS k (signal_id, bucket, sum, min, max, count, count_bad, last)
     SELECT r.signal_id, a.*
@@ -104,13 +104,13 @@ END $$;
 CREATE FUNCTION store.aggregate_hours(signals int[], firsts timestamptz[], uptos timestamptz[]) RETURNS void
     LANGUAGE plpgsql SET search_path = store, pg_temp AS $$
 DECLARE
-    month timestamp;
+    year timestamp;
 BEGIN
-    FOR month IN SELECT DISTINCT generate_series(date_trunc('month', f AT TIME ZONE 'UTC'),
-                                                 (u - interval '1 microsecond') AT TIME ZONE 'UTC', interval '1 month')
-                 FROM (SELECT DISTINCT f, u FROM unnest(firsts, uptos) AS r(f, u)) r LOOP
-        PERFORM store.ensure_aggregate_partition('sample_1h', format('sample_1h_%s', to_char(month, 'YYYYMM')),
-                                                 month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
+    FOR year IN SELECT DISTINCT generate_series(date_trunc('year', f AT TIME ZONE 'UTC'),
+                                                (u - interval '1 microsecond') AT TIME ZONE 'UTC', interval '1 year')
+                FROM (SELECT DISTINCT f, u FROM unnest(firsts, uptos) AS r(f, u)) r LOOP
+        PERFORM store.ensure_aggregate_partition('sample_1h', format('sample_1h_%s', to_char(year, 'YYYY')),
+                                                 year AT TIME ZONE 'UTC', (year + interval '1 year') AT TIME ZONE 'UTC');
     END LOOP;
     INSERT INTO store.sample_1h AS k (signal_id, hour, sum, min, max, count, count_bad, last)
     SELECT r.signal_id, a.*
@@ -261,7 +261,7 @@ BEGIN
     END IF;
 END $$;
 
--- Drops raw samples, minutes and hours beyond their retention, a day, a day and a month at a time. Raw samples that are
+-- Drops raw samples, minutes and hours beyond their retention, a day, a month and a year at a time. Raw samples that are
 -- not aggregated yet stay. Owner's rights: the role that ingests may not drop.
 CREATE FUNCTION store.apply_retention(keep jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = store, pg_temp AS $$
@@ -277,9 +277,11 @@ BEGIN
     FOR partition IN
         SELECT p.name FROM (
             SELECT c.relname AS name, i.inhparent = 'store.sample'::regclass AS raw,
-                   CASE i.inhparent WHEN 'store.sample_1h'::regclass
+                   CASE i.inhparent WHEN 'store.sample'::regclass
+                        THEN to_date(right(c.relname, 8), 'YYYYMMDD') + interval '1 day'
+                        WHEN 'store.sample_1m'::regclass
                         THEN to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month'
-                        ELSE to_date(right(c.relname, 8), 'YYYYMMDD') + interval '1 day' END AS ends,
+                        ELSE to_date(right(c.relname, 4), 'YYYY') + interval '1 year' END AS ends,
                    CASE i.inhparent WHEN 'store.sample'::regclass THEN keep ->> 'samples'
                         WHEN 'store.sample_1m'::regclass THEN keep ->> 'samples_1m'
                         ELSE keep ->> 'samples_1h' END AS kept
@@ -310,14 +312,6 @@ CREATE VIEW public.retention AS
 SELECT k.key AS class, k.value::interval AS kept FROM store.policy, jsonb_each_text(setting) AS k
 WHERE k.key <> 'late';
 GRANT SELECT ON public.retention TO vigil_reader, vigil_console, vigil_alert, vigil_analyze;
-
--- All newest readings of a fleet are a merge of two indices by signal, without a look at the wide rows of store.signal.
-CREATE INDEX signal_names ON store.signal (signal_id) INCLUDE (equipment, point);
-
--- The newest readings say which signal they are of, too.
-CREATE OR REPLACE VIEW public.latest AS
-SELECT g.equipment, g.point, l.time, l.value, l.quality, l.changed_at, l.signal_id
-FROM store.latest l JOIN store.signal g USING (signal_id);
 
 -- Retention of what is not samples: deletes up to `most` rows of each class that are older than `keep` says (class →
 -- interval), returns how many. Never: the accepted seqs (store.progress), an open finding, the last event of each code

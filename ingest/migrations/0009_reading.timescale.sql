@@ -88,14 +88,6 @@ SELECT k.key AS class, k.value::interval AS kept FROM store.policy, jsonb_each_t
 WHERE k.key <> 'late';
 GRANT SELECT ON public.retention TO vigil_reader, vigil_console, vigil_alert, vigil_analyze;
 
--- All newest readings of a fleet are a merge of two indices by signal, without a look at the wide rows of store.signal.
-CREATE INDEX signal_names ON store.signal (signal_id) INCLUDE (equipment, point);
-
--- The newest readings say which signal they are of, too.
-CREATE OR REPLACE VIEW public.latest AS
-SELECT g.equipment, g.point, l.time, l.value, l.quality, l.changed_at, l.signal_id
-FROM store.latest l JOIN store.signal g USING (signal_id);
-
 -- Retention of what is not samples: deletes up to `most` rows of each class that are older than `keep` says (class →
 -- interval), returns how many. Never: the accepted seqs (store.progress), an open finding, the last event of each code
 -- (what a text point says, what stands), the last change of an equipment's online state. The ledger goes by hours, but

@@ -85,6 +85,9 @@ class Memory:
 
     def accuse(self, unit: int, outcome: str = "") -> None: ...
 
+    def may_probe(self) -> bool:
+        return True
+
     def overdue(self, unit: int) -> None: ...
 
     def note(self, unit: int, took_s: float) -> None: ...

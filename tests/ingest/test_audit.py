@@ -168,6 +168,20 @@ async def test_what_was_dropped_of_one_and_is_missing_of_another_is_lost_and_dou
     assert [(e.equipment, e.lost, e.doubled) for e in report.equipment] == [("a", 10, 0), ("b", 0, 10)]
 
 
+async def test_a_drop_of_an_hour_that_retention_has_ended_is_not_judged(plain_store: Settings) -> None:
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge = Edge(producer)
+        edge.samples(batch(["a/x"], start_us=HOUR))
+        await edge.send_dropped(DroppedRange(edge.epoch, 0, 0, 10, (DroppedCell("a", HOUR, 10),)))
+        await edge.send_ledger()
+        await until(lambda: execute(plain_store.store, "SELECT upper(accepted) FROM ingest_progress") == [(edge.seq,)])
+    execute(plain_store.store, "DELETE FROM store.ledger")  # as retention does with old hours
+    assert (await audit(plain_store)).doubled == 10
+    later = plain_store.model_copy(update={"retention_days": 1 / 48, "late_bound_days": 1 / 96})
+    report = await audit(later)
+    assert (report.lost, report.doubled) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "cells",
     [

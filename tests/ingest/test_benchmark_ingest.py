@@ -12,7 +12,7 @@ from benchmarks.ingest import raw
 from benchmarks.ingest.edges import journal
 from benchmarks.ingest.fleet import Fleet, Readings
 from benchmarks.ingest.lines import lines
-from benchmarks.ingest.sending import Seen
+from benchmarks.ingest.sending import Phase, Seen
 from benchmarks.ingest.throughput import medians
 from benchmarks.ingest.topic import Filled
 from benchmarks.ingest.watch import Look, Run
@@ -176,6 +176,12 @@ def test_a_delay_is_from_the_stamp_to_the_first_look_that_saw_the_offset_passed(
     seen = Seen(samples=[1, 1, 1, 1], appended_s=[100.0, 100.1, 100.2, 100.3], looks=[(100.5, 2), (101.0, 3)])
     assert seen.delays_s(0, 4).tolist() == pytest.approx([0.5, 0.4, 0.8])
     assert seen.delays_s(1, 2).tolist() == pytest.approx([0.4])
+
+
+def test_the_rate_of_a_phase_counts_what_waited_when_it_began_until_its_last_record_is_stored() -> None:
+    looks = [(100.0, 1), (102.0, 2), (104.0, 4), (109.0, 5)]
+    seen = Seen(samples=[10, 20, 30, 40, 1000], looks=looks)
+    assert seen.stored_per_s(Phase(first=2, end=4, reached=1, began_s=101.0)) == pytest.approx(90 / 3)
 
 
 def test_medians_go_figure_by_figure_also_inside_and_leave_text_and_audits_as_they_are() -> None:

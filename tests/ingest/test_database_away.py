@@ -17,7 +17,7 @@ from ingest.audit import audit
 from ingest.migrate import migrate
 from telemetry.settings import Settings
 from tests.fixtures.disk import fill, small_disk
-from tests.fixtures.store import StoreServer, execute, native_timescale, timescale_missing
+from tests.fixtures.store import StoreServer, database_url, execute, native_timescale, timescale_missing
 from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, batch, count, ingesting, producing, until_stored
 
@@ -63,6 +63,36 @@ async def test_a_full_disk_of_the_database_is_waited_for_and_nothing_is_lost_or_
             server.remove()
 
 
+async def test_tables_without_room_are_waited_for_and_no_record_is_blamed(
+    plain_server: StoreServer, open_folder: Path, tmp_path: Path
+) -> None:
+    """Only the tables are on the full disk, not PostgreSQL's own log: it says so, and goes on."""
+    async with small_disk(open_folder, size="64m", not_tried="tables on a full disk") as disk:
+        shutil.chown(disk, (plain_server.directory / "pg").owner())
+        execute(plain_server.url, f"CREATE TABLESPACE small LOCATION '{disk}'")
+        try:
+            execute(plain_server.url, "CREATE DATABASE small TABLESPACE small TEMPLATE vigil_template")
+            settings = Settings(store=database_url(plain_server.url, "small"), state_dir=tmp_path / "state")
+            async with producing(settings) as producer, ingesting(settings) as health:
+                edge = Edge(producer)
+                await edge.send_samples(batch(["a/x"], samples=10))
+                await until_stored(settings, edge)
+                fill(disk / "ballast")
+                for _ in range(5):
+                    await edge.send_samples(batch([f"a/x{n}" for n in range(200)], samples=100))
+                await until(lambda: "No space left" in health.waiting_for.get("store", ""), what="said what it lacks")
+                (disk / "ballast").unlink()
+                await edge.send_ledger()
+                await until_stored(settings, edge, within_s=60)
+                await until(lambda: not health.waiting_for, what="ready again")
+            assert count(settings) == 100_010
+            assert (await audit(settings)).clean
+            assert execute(settings.store, "SELECT count(*) FROM store.dead_letter") == [(0,)]
+        finally:
+            execute(plain_server.url, "DROP DATABASE IF EXISTS small WITH (FORCE)")
+            execute(plain_server.url, "DROP TABLESPACE small")
+
+
 async def test_a_database_that_may_only_be_read_is_waited_for(store: Settings) -> None:
     name = execute(store.store, "SELECT current_database()")[0][0]
     async with producing(store) as producer, ingesting(store) as health:
@@ -78,6 +108,10 @@ async def test_a_database_that_may_only_be_read_is_waited_for(store: Settings) -
         await edge.send_samples(batch(["a/x"]), batch(["new/signal"]))
         await until(lambda: "read-only" in health.waiting_for.get("store", ""), what="said why it waits")
         assert count(store) == 10
+        async with ingesting(store) as started_now:
+            await until(
+                lambda: "read-only" in started_now.waiting_for.get("store", ""), what="one that starts waits, too"
+            )
         with_rights = store.store + "&options=-c%20default_transaction_read_only%3Doff"
         execute(with_rights, f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await until_stored(store, edge)

@@ -124,12 +124,12 @@ async def test_a_replay_killed_in_the_middle_has_done_a_letter_whole_or_not_at_a
     assert (await audit(store)).clean
 
 
-async def test_of_two_replays_at_the_same_time_each_letter_goes_in_by_one(store: Settings) -> None:
-    await two_letters(store)
-    now_readable(store)
-    with held_replay(store) as process:
+async def test_of_two_replays_at_the_same_time_each_letter_goes_in_by_one(plain_store: Settings) -> None:
+    await two_letters(plain_store)
+    now_readable(plain_store)
+    with held_replay(plain_store) as process:
         assert await said(process) == "held"
-        second = asyncio.create_task(replay_dead_letters(store, None))
+        second = asyncio.create_task(replay_dead_letters(plain_store, None))
         done, _ = await asyncio.wait({second}, timeout=0.3)
         assert not done, "the second waits for the first one's letter"
         go_on(process)
@@ -139,10 +139,10 @@ async def test_of_two_replays_at_the_same_time_each_letter_goes_in_by_one(store:
             first_letters = [await said(process)]
         async with asyncio.timeout(20):
             report = await second
-    assert count(store) == 30
+    assert count(plain_store) == 30
     assert sorted([*orjson.loads(first_letters[0]), *report.replayed]) == [1, 2]
     assert "replayed already" in report.refused[1]
-    assert (await audit(store)).clean
+    assert (await audit(plain_store)).clean
 
 
 async def test_one_letter_that_still_makes_no_sense_keeps_no_other_out(plain_store: Settings) -> None:

@@ -286,7 +286,7 @@ async def test_minutes_and_hours_have_a_retention_of_their_own(plain_store: Sett
     execute(
         plain_store.store, "INSERT INTO store.signal (name, equipment, point, name_hash) VALUES ('a/x', 'a', 'x', 1)"
     )
-    for days in (3_800, 500, 10):
+    for days in (4_100, 500, 10):
         at = now - timedelta(days=days)
         execute(plain_store.store, "SELECT store.ensure_sample_partitions(%s, %s)", (at, at))
         execute(plain_store.store, "INSERT INTO store.sample VALUES (1, %s, %s, 192)", (at, float(days)))
@@ -313,7 +313,6 @@ def test_a_query_by_signal_of_long_ago_reads_no_raw_sample(plain_store: Settings
     text = "\n".join(line for (line,) in plan)
     read = [line for line in text.splitlines() if " sample_2" in line and "never executed" not in line]
     assert len(read) <= 2, text
-    assert "Subplans Removed" in text or len(read) <= 2
 
 
 async def test_retention_is_told_to_whoever_may_read(store: Settings) -> None:

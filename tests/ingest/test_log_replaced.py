@@ -136,6 +136,7 @@ async def test_retention_that_takes_only_what_is_stored_disturbs_nobody(on_kafka
         assert rows_of(on_kafka, edge.name) == 40
 
 
+@pytest.mark.long
 async def test_a_kafka_that_comes_back_without_its_data_is_named_and_goes_on_when_an_operator_says_so(
     on_kafka: Settings, kafka_broker: KafkaBroker
 ) -> None:
