@@ -154,10 +154,13 @@ class Writer:
     async def _set_aside(self, reading: Reading, error: Exception) -> None:
         if isinstance(reading.content, Refused):
             raise error
-        log.exception(
-            "record cannot be applied", offset=reading.record.offset, key=reading.record.key.decode("latin-1")
-        )
         refused = Refused("content", f"{type(error).__name__}: {error}")
+        log.error(
+            "record cannot be applied",
+            offset=reading.record.offset,
+            key=reading.record.key.decode("latin-1"),
+            why=refused.detail,
+        )
         await self._transact(await self._prepared([replace(reading, content=refused)]))
 
     async def _transact(self, job: Job) -> None:
