@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from ingest.copy import Rows, encoded, last_of_each, ordered
-from ingest.flush import Prepared
-from ingest.transaction import copy_rows
+from ingest.copy import Rows, ordered
+from ingest.copying import copy_rows
 from tests.fixtures.store import StoreServer, execute, fresh_database, make_template
 
 SIGNALS = 1_000
@@ -24,13 +23,13 @@ FLUSHES = 10
 ROWS_PER_SIGNAL = (1, 5, 10, 25, 50, 100, 250)
 
 
-def flush(rows_per_signal: int, number: int) -> Prepared:
+def flush(rows_per_signal: int, number: int) -> Rows:
     """One flush of all signals, 1 s apart."""
     random = np.random.default_rng(number)
     n = SIGNALS * rows_per_signal
     start = 1_790_000_000_000_000 // 86_400_000_000 * 86_400_000_000
     step = np.tile(np.arange(rows_per_signal, dtype=np.int64), SIGNALS)
-    rows = ordered(
+    return ordered(
         Rows(
             np.repeat(np.arange(1, SIGNALS + 1, dtype=np.int32), rows_per_signal),
             start + (number * rows_per_signal + step) * 1_000_000,
@@ -38,8 +37,6 @@ def flush(rows_per_signal: int, number: int) -> Prepared:
             np.full(n, 192, np.uint8),
         )
     )
-    latest = last_of_each(rows)
-    return Prepared(n, SIGNALS, tuple(encoded(rows)), latest, int(rows.time_us.min()), int(rows.time_us.max()), ())
 
 
 async def measure(server: StoreServer, rows_per_signal: int, *, direct: bool) -> dict[str, Any]:
@@ -48,20 +45,20 @@ async def measure(server: StoreServer, rows_per_signal: int, *, direct: bool) ->
     with fresh_database(server.url) as url:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             began = time.perf_counter()
-            for prepared in flushes:
+            for rows in flushes:
                 async with connection.transaction():
-                    await copy_rows(connection, prepared, direct=direct)
+                    await copy_rows(connection, rows, direct=direct)
             seconds = time.perf_counter() - began
         size = "SELECT hypertable_size('store.sample')"
         written = execute(url, size)[0][0]
         execute(url, "SELECT compress_chunk(c, recompress => true) FROM show_chunks('store.sample') c")
-        rows = SIGNALS * rows_per_signal * FLUSHES
+        count = SIGNALS * rows_per_signal * FLUSHES
         return {
             "rows_per_signal": rows_per_signal,
             "copy": "direct" if direct else "plain",
-            "rows_per_s": round(rows / seconds),
-            "bytes_per_row_written": round(written / rows, 1),
-            "bytes_per_row_compressed": round(execute(url, size)[0][0] / rows, 1),
+            "rows_per_s": round(count / seconds),
+            "bytes_per_row_written": round(written / count, 1),
+            "bytes_per_row_compressed": round(execute(url, size)[0][0] / count, 1),
         }
 
 

@@ -7,15 +7,15 @@ pays one short query, and only late samples cost more: the runs of minutes of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import psycopg
 
 from ingest.accounts import time_of
-from ingest.flush import Batch
+from ingest.copy import Rows
 from telemetry.batch import Int64
+from telemetry.pg_array import Int4s
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -27,38 +27,35 @@ LOCK_TIMEOUT: Final = "1s"
 """How long closing may hold up flushes: it waits for those in progress, and new ones wait for it."""
 
 
-async def note_late(connection: Connection, batches: Sequence[Batch], *, first_us: int) -> None:
+async def note_late(connection: Connection, rows: Rows, *, first_us: int) -> None:
     """Notes which minutes of which signals got samples after they were closed. In the transaction of the rows.
 
-    `first_us`: the oldest row's time. Raises psycopg.Error.
+    `rows` must be ordered; `first_us`: the oldest one's time. Raises psycopg.Error.
     """
+    if not len(rows):
+        return
     cursor = await connection.execute("SELECT store.late_before()")
     row = await cursor.fetchone()
     before_us = row[0] if row else None
     if before_us is None or first_us >= before_us:
         return
-    signal_id, first, last = late_runs(batches, before_us)
-    if len(signal_id):
-        await connection.execute(
-            "INSERT INTO store.late (signal_id, first, last) VALUES (%s::int[], %s::int[], %s::int[])",
-            (signal_id.tolist(), first.tolist(), last.tolist()),
-        )
+    signal_id, first, last = late_runs(rows, before_us)
+    await connection.execute(
+        "INSERT INTO store.late (signal_id, first, last) VALUES (%s::int[], %s::int[], %s::int[])",
+        (Int4s(signal_id), Int4s(first), Int4s(last)),
+    )
 
 
-def late_runs(batches: Sequence[Batch], before_us: int) -> tuple[Int64, Int64, Int64]:
-    """Runs of neighbouring minutes of a signal with rows before a moment, by signal and time.
+def late_runs(rows: Rows, before_us: int) -> tuple[Int64, Int64, Int64]:
+    """Runs of neighbouring minutes of a signal with rows before a moment, by signal and time. `rows` must be ordered.
 
     signal_id (n,), first and last minute since 1970 (n,), the last included; all int64.
     """
-    keys = [np.empty(0, np.int64)]
-    for batch in batches:
-        late = (batch.batch.time_us < before_us) & (batch.signal_id >= 0)
-        if late.any():
-            minute = batch.batch.time_us[late] // MINUTE_US
-            keys.append(np.unique((batch.signal_id[late].astype(np.int64) << 32) | minute))
-    key = np.unique(np.concatenate(keys))
-    begins = np.append(np.ones(min(len(key), 1), np.bool_), np.diff(key) != 1)
-    first, last = key[begins], key[np.append(begins[1:], np.ones(min(len(key), 1), np.bool_))]
+    late = rows.time_us < before_us
+    key = np.unique((rows.signal_id[late].astype(np.int64) << 32) | (rows.time_us[late] // MINUTE_US))
+    apart = np.diff(key) != 1
+    edge = np.ones(min(len(key), 1), np.bool_)
+    first, last = key[np.append(edge, apart)], key[np.append(apart, edge)]
     return first >> 32, first & 0xFFFFFFFF, last & 0xFFFFFFFF
 
 

@@ -20,9 +20,10 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from ingest.accounts import DROPPED, MODULUS, Cell
+from ingest.accounts import DROPPED, Cell
 from ingest.audit_report import AuditReport, EdgeAudit, EquipmentAudit
 from ingest.audit_rows import counted_rows
+from ingest.ledgers import MODULUS
 from telemetry.ledger import HOUR_US
 from telemetry.settings import Settings
 from telemetry.store import INGEST, connect, migrated

@@ -11,8 +11,9 @@ from typing import Any, Final, LiteralString
 import numpy as np
 import psycopg
 
-from ingest.accounts import MODULUS, Cell
+from ingest.accounts import Cell
 from ingest.copy import EPOCH_2000_US
+from ingest.ledgers import MODULUS
 from telemetry.ledger import hash_rows
 
 Connection = psycopg.AsyncConnection[Any]

@@ -1,5 +1,7 @@
 """Rows for PostgreSQL's binary COPY, made by numpy: sorted by (signal, time), in slices of about a megabyte.
 
+A slice is made when it is asked for, so a flush of millions of rows is never in memory twice.
+
 A row is 40 bytes: its number of fields (int16), and for each field its length (int32) and its bytes, big-endian; a NULL
 has length −1 and no bytes. Source: PostgreSQL manual, COPY, "Binary Format". Times count from 2000-01-01.
 """
@@ -61,11 +63,17 @@ def ordered(rows: Rows) -> Rows:
     return Rows(rows.signal_id[order], rows.time_us[order], rows.value[order], rows.quality[order])
 
 
-def encoded(rows: Rows) -> Iterator[bytes]:
-    """The COPY stream of rows, slice by slice."""
+def encoded(rows: Rows) -> Iterator[bytes | memoryview]:
+    """The COPY stream of rows, slice by slice. A slice is good until the next one is asked for: they share their memory."""
     yield HEADER
+    table = np.empty(min(len(rows), SLICE_ROWS), ROW)
+    table["fields"] = 4
+    table["id_length"] = 4
+    table["time_length"] = 8
+    table["value_length"] = 8
+    table["quality_length"] = 2
     for start in range(0, len(rows), SLICE_ROWS):
-        yield _slice(rows, slice(start, start + SLICE_ROWS))
+        yield _slice(rows, slice(start, start + SLICE_ROWS), table)
     yield TRAILER
 
 
@@ -86,22 +94,19 @@ def _order(rows: Rows) -> npt.NDArray[np.intp]:
     return np.argsort((rows.signal_id.astype(np.int64) << np.int64(span)) | (rows.time_us - np.int64(first)))
 
 
-def _slice(rows: Rows, part: slice) -> bytes:
+def _slice(rows: Rows, part: slice, table: npt.NDArray[np.void]) -> bytes | memoryview:
+    """The rows of `part` in `table`, whose lengths are filled in already."""
     value = rows.value[part]
-    table = np.empty(len(value), ROW)
-    table["fields"] = 4
-    table["id_length"] = 4
+    table = table[: len(value)]
     table["id"] = rows.signal_id[part]
-    table["time_length"] = 8
-    table["time"] = rows.time_us[part] - np.int64(EPOCH_2000_US)
-    table["value_length"] = 8
+    np.subtract(rows.time_us[part], EPOCH_2000_US, out=table["time"], casting="equiv")
     table["value"] = value
-    table["quality_length"] = 2
     table["quality"] = rows.quality[part]
     absent = np.isnan(value)
     if not absent.any():
-        return table.tobytes()
-    table["value_length"][absent] = -1
-    kept = np.ones((len(table), ROW.itemsize), np.bool_)
+        return table.view(np.uint8).data
+    short = table.copy()
+    short["value_length"][absent] = -1
+    kept = np.ones((len(short), ROW.itemsize), np.bool_)
     kept[absent, _VALUE] = False
-    return table.view(np.uint8).reshape(kept.shape)[kept].tobytes()
+    return short.view(np.uint8).reshape(kept.shape)[kept].tobytes()

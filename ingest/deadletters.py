@@ -15,8 +15,9 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from ingest.accounts import NOBODY, Accounts, cells
+from ingest.accounts import NOBODY, Accounts
 from ingest.aggregates import note_late
+from ingest.copying import copy_rows
 from ingest.decode import Reading, Refused, read
 from ingest.events import FromEdge, insert_events, upsert_findings
 from ingest.flush import NOTHING, Prepared, batches, prepare
@@ -24,9 +25,9 @@ from ingest.latest import write_latest
 from ingest.refused import DeadLetter, book_dead, cells_of, rows_of
 from ingest.register import apply_registry
 from ingest.signals import SignalTable
-from ingest.transaction import SERVICE, copy_rows
+from ingest.transaction import SERVICE
 from ingest.validate import Bounds, bounds_at
-from ingest.worker import POISON, is_poison
+from ingest.writer import POISON, is_poison
 from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.log.protocol import InRecord, Partition
@@ -146,7 +147,7 @@ class _Replay:
             report.refused[number] = f"content: {type(error).__name__}: {error}"
             return
         report.replayed.append(number)
-        report.rows += stored.rows
+        report.rows += len(stored.rows)
         await write_latest(self._side, stored.latest)
 
     async def _put(self, number: int) -> Prepared:
@@ -161,7 +162,7 @@ class _Replay:
         if isinstance(content, SampleBatch):
             stored = await self._samples(reading, content, reason if known else None)
             left = list(stored.dead)
-            if left and not stored.rows:
+            if left and not len(stored.rows):
                 raise _StillRefused(f"{left[0].refused.reason}: {left[0].refused.detail}")
         else:
             await self._apply(reading)
@@ -190,23 +191,22 @@ class _Replay:
 
     async def _samples(self, reading: Reading, batch: SampleBatch, reason: str | None) -> Prepared:
         """Rows in, books corrected. `reason` None: the record's sequence number is only taken now."""
-        await self._signals.resolve(self._side, [batch.names])
-        given = batches([reading], self._signals)
-        stored = prepare(given, self._bounds())
-        if stored.rows:
+        dictionaries = await self._signals.resolve(self._side, [batch.names])
+        stored = prepare(batches([reading], dictionaries), self._bounds())
+        if len(stored.rows):
             await self._side.execute(
                 "SELECT store.ensure_sample_partitions(to_timestamp(%s), to_timestamp(%s))",
                 (stored.first_us // 1_000_000, stored.last_us // 1_000_000 + 1),
             )
-        await copy_rows(self._connection, stored, direct=False)
-        if stored.rows:
-            await note_late(self._connection, given, first_us=stored.first_us)
+        await copy_rows(self._connection, stored.rows, direct=False)
+        await note_late(self._connection, stored.rows, first_us=stored.first_us)
         if reading.identity is not None:
             left = _added(stored.dead)
             if reason is None:
                 await book_dead(self._connection, reading.identity, left, sign=1)
                 accounts = Accounts()
-                accounts.stored(reading.identity, cells(batch, self._signals.of(batch.names)))
+                for identity, counts in stored.cells:
+                    accounts.samples(identity, counts)
                 await accounts.write(self._connection)
             elif reason in ROWS_ONLY:
                 gone = {

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from telemetry import wire
-from telemetry.arrow_read import decode_samples
+from telemetry.arrow_read import NameTables, decode_samples
 from telemetry.batch import SampleBatch
 from telemetry.errors import RecordError
 from telemetry.log.protocol import InRecord
@@ -46,20 +46,38 @@ class Reading:
     content: Content | Refused
 
 
+class Decoder:
+    """Reads records; remembers the dictionaries of names that it saw. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._dictionaries = NameTables()
+
+    def read(self, records: Sequence[InRecord]) -> list[Reading]:
+        """Reads records, one answer each. A corrupt one is an answer too."""
+        return [self._read(record) for record in records]
+
+    def _read(self, record: InRecord) -> Reading:
+        try:
+            envelope = wire.read_envelope(record.headers)
+            wire.check_crc(envelope, record.value)
+            content: Content | Refused = self._content(envelope, record.value)
+        except RecordError as error:
+            content = Refused(error.reason, error.detail)
+        identity, kind, count = _place(record.headers)
+        return Reading(record, mark(record), identity, kind, count if kind == Kind.SAMPLES else 0, content)
+
+    def _content(self, envelope: wire.Envelope, value: bytes) -> Content:
+        if envelope.kind is not Kind.SAMPLES:
+            return _message(envelope.kind, value)
+        batch = decode_samples(value, self._dictionaries)
+        if len(batch) != envelope.count:
+            raise RecordError("count", f"expected {envelope.count} samples, found {len(batch)}")
+        return batch
+
+
 def read(records: Sequence[InRecord]) -> list[Reading]:
     """Reads records, one answer each. A corrupt one is an answer too."""
-    return [_read(record) for record in records]
-
-
-def _read(record: InRecord) -> Reading:
-    try:
-        envelope = wire.read_envelope(record.headers)
-        wire.check_crc(envelope, record.value)
-        content: Content | Refused = _content(envelope, record.value)
-    except RecordError as error:
-        content = Refused(error.reason, error.detail)
-    identity, kind, count = _place(record.headers)
-    return Reading(record, mark(record), identity, kind, count if kind == Kind.SAMPLES else 0, content)
+    return Decoder().read(records)
 
 
 def _place(raw: Mapping[str, bytes]) -> tuple[wire.Identity | None, str, int]:
@@ -74,13 +92,8 @@ def _place(raw: Mapping[str, bytes]) -> tuple[wire.Identity | None, str, int]:
     return identity, kind, count
 
 
-def _content(envelope: wire.Envelope, value: bytes) -> Content:
-    match envelope.kind:
-        case Kind.SAMPLES:
-            batch = decode_samples(value)
-            if len(batch) != envelope.count:
-                raise RecordError("count", f"expected {envelope.count} samples, found {len(batch)}")
-            return batch
+def _message(kind: Kind, value: bytes) -> Content:
+    match kind:
         case Kind.EVENTS:
             return wire.decode_events(value)
         case Kind.HEARTBEAT:
@@ -93,3 +106,5 @@ def _content(envelope: wire.Envelope, value: bytes) -> Content:
             return wire.decode_dropped(value)
         case Kind.FINDINGS:
             return wire.decode_findings(value)
+        case Kind.SAMPLES:
+            raise ValueError("samples are columns, not messages")

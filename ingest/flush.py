@@ -7,44 +7,48 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ingest.copy import NO_ROWS, Rows, encoded, last_of_each, ordered
+from ingest.accounts import Cells, cells
+from ingest.copy import NO_ROWS, Rows, last_of_each, ordered
 from ingest.decode import Reading
 from ingest.refused import DeadLetter, rows_of
-from ingest.signals import SignalTable
+from ingest.signals import Dictionary
 from ingest.validate import Bounds, failing
 from telemetry.batch import Int32, SampleBatch
 from telemetry.log.protocol import Partition
+from telemetry.wire import Identity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """A record of samples with its names resolved. signal_id (n,) int32, of each row."""
+    """A record of samples with its names resolved."""
 
     reading: Reading
+    identity: Identity
     batch: SampleBatch
-    signal_id: Int32
+    dictionary: Dictionary
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """What a flush's samples become."""
 
-    rows: int
-    signals: int
-    slices: tuple[bytes, ...]
-    """The binary COPY stream."""
+    rows: Rows
+    """Ordered by (signal, time)."""
     latest: Rows
+    """The newest row of each signal."""
     first_us: int
     last_us: int
+    cells: tuple[tuple[Identity, Cells], ...]
+    """Of each record: its samples, stored or dead, by equipment and hour."""
     dead: tuple[DeadLetter, ...]
 
     @property
     def rows_per_signal(self) -> float:
         """How many rows a signal has, on average."""
-        return self.rows / self.signals if self.signals else 0.0
+        return len(self.rows) / len(self.latest) if len(self.latest) else 0.0
 
 
-NOTHING = Prepared(0, 0, (), NO_ROWS, 0, 0, ())
+NOTHING = Prepared(NO_ROWS, NO_ROWS, 0, 0, (), ())
 
 
 @dataclass(slots=True)
@@ -72,42 +76,47 @@ class Flush:
         return {reading.record.partition: reading for reading in self.readings}
 
 
-def batches(readings: Sequence[Reading], signals: SignalTable) -> list[Batch]:
-    """The records of samples among these, resolved."""
+def names_of(readings: Sequence[Reading]) -> list[tuple[str, ...]]:
+    """The dictionaries of the records of samples among these."""
+    return [reading.content.names for reading in readings if isinstance(reading.content, SampleBatch)]
+
+
+def batches(readings: Sequence[Reading], dictionaries: Mapping[int, Dictionary]) -> list[Batch]:
+    """The records of samples among these, with their names resolved (SignalTable.resolve)."""
     return [
-        Batch(reading, reading.content, signals.of(reading.content.names).signal_id[reading.content.signal])
+        Batch(reading, reading.identity, reading.content, dictionaries[id(reading.content.names)])
         for reading in readings
         if isinstance(reading.content, SampleBatch) and len(reading.content) and reading.identity is not None
     ]
 
 
 def prepare(given: Sequence[Batch], bounds: Bounds) -> Prepared:
-    """Sorts and encodes the rows that may be stored; sets the others aside. Pure; for a thread."""
+    """Sorts the rows that may be stored; sets the others aside; counts all. Pure; for a thread."""
     dead: list[DeadLetter] = []
     good = [_good(batch, bounds, dead) for batch in given]
-    good = [batch for batch in good if len(batch.batch)]
-    if not good:
-        return Prepared(0, 0, (), NO_ROWS, 0, 0, tuple(dead))
+    counted = tuple((batch.identity, cells(batch.batch, batch.dictionary)) for batch in given)
+    if not any(len(ids) for ids, _ in good):
+        return Prepared(NO_ROWS, NO_ROWS, 0, 0, counted, tuple(dead))
     rows = ordered(
         Rows(
-            np.concatenate([b.signal_id for b in good]),
-            np.concatenate([b.batch.time_us for b in good]),
-            np.concatenate([b.batch.value for b in good]),
-            np.concatenate([b.batch.quality for b in good]),
+            np.concatenate([ids for ids, _ in good]),
+            np.concatenate([batch.time_us for _, batch in good]),
+            np.concatenate([batch.value for _, batch in good]),
+            np.concatenate([batch.quality for _, batch in good]),
         )
     )
-    latest = last_of_each(rows)
     first, last = int(rows.time_us.min()), int(rows.time_us.max())
-    return Prepared(len(rows), len(latest), tuple(encoded(rows)), latest, first, last, tuple(dead))
+    return Prepared(rows, last_of_each(rows), first, last, counted, tuple(dead))
 
 
-def _good(given: Batch, bounds: Bounds, dead: list[DeadLetter]) -> Batch:
-    """The batch without its failing rows, which are added to `dead`."""
-    failed = failing(given.batch, given.signal_id, bounds)
+def _good(given: Batch, bounds: Bounds, dead: list[DeadLetter]) -> tuple[Int32, SampleBatch]:
+    """(signal_id of each row, the batch), without its failing rows, which are added to `dead`."""
+    signal_id = given.dictionary.signal_id[given.batch.signal]
+    failed = failing(given.batch, signal_id, bounds)
     if not failed:
-        return given
+        return signal_id, given.batch
     kept = np.ones(len(given.batch), np.bool_)
     for mask, refused in failed:
         dead.append(rows_of(given.reading, given.batch.take(mask), refused))
         kept &= ~mask
-    return Batch(given.reading, given.batch.take(kept), given.signal_id[kept])
+    return signal_id[kept], given.batch.take(kept)

@@ -45,10 +45,10 @@ def count(readings: Sequence[Reading], outcome: Outcome, *, seconds: float, now_
     kinds = Count(reading.kind if reading.kind in _KINDS else "unreadable" for reading in readings)
     for kind, number in kinds.items():
         RECORDS.labels(kind).inc(number)
-    SAMPLES.inc(outcome.prepared.rows)
+    SAMPLES.inc(len(outcome.prepared.rows))
     DUPLICATES.inc(outcome.duplicates)
     for letter in outcome.dead:
         DEAD.labels(letter.refused.reason).inc()
-    FLUSHES.labels("direct" if outcome.direct else "plain" if outcome.prepared.rows else "none").inc()
+    FLUSHES.labels("direct" if outcome.direct else "plain" if len(outcome.prepared.rows) else "none").inc()
     FLUSH_S.observe(seconds)
     DELAY_S.observe(max(now_us - readings[0].record.appended_us, 0) / 1e6)

@@ -14,8 +14,9 @@ import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
-from ingest.accounts import MODULUS, NOBODY, Cell, time_of
+from ingest.accounts import NOBODY, Cell, time_of
 from ingest.decode import Reading, Refused
+from ingest.ledgers import MODULUS
 from telemetry.batch import SampleBatch
 from telemetry.ledger import HOUR_US, row_hashes
 from telemetry.wire import Encoded, Identity, encode_samples, headers

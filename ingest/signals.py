@@ -7,8 +7,9 @@ one that holds rows: a number without rows harms nobody, a row without a number 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -19,15 +20,16 @@ from telemetry.ledger import name_hash
 from telemetry.names import split_signal
 
 Connection = psycopg.AsyncConnection[Any]
+Names = tuple[str, ...]
 
-DICTIONARIES: Final = 4_096
-"""How many dictionaries of batches are remembered."""
+REMEMBERED_NAMES: Final = 500_000
+"""How many names the remembered dictionaries may have together, some 100 bytes each."""
 UNKNOWN: Final = -1
 """The number of a name that cannot be a signal's."""
 _SIGN: Final = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dictionary:
     """The names of a batch, resolved.
 
@@ -37,7 +39,8 @@ class Dictionary:
 
     signal_id: Int32
     equipment: Int32
-    equipments: tuple[str, ...]
+    equipments: Sequence[str]
+    """Of the whole table, not of this dictionary alone; only ever grows."""
 
 
 class SignalTable:
@@ -45,41 +48,68 @@ class SignalTable:
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
-        self._dictionaries: OrderedDict[tuple[str, ...], Dictionary] = OrderedDict()
+        self._dictionaries: OrderedDict[Names, Dictionary] = OrderedDict()
+        self._remembered = 0
+        self._equipments: list[str] = []
+        self._place: dict[str, int] = {}
+        self._equipment_of = np.empty(0, np.int32)
 
     async def load(self, connection: Connection) -> None:
         """Reads all that exist."""
         cursor = await connection.execute("SELECT name, signal_id FROM store.signal")
-        self._ids = dict(await cursor.fetchall())
+        self._ids = {}
         self._dictionaries.clear()
+        self._remembered = 0
+        self._know(await cursor.fetchall())
 
-    async def resolve(self, connection: Connection, dictionaries: Iterable[tuple[str, ...]]) -> None:
-        """Makes sure that `of` knows these. New names are inserted, flagged unregistered. Connection: autocommit."""
-        missing = [names for names in set(dictionaries) if names not in self._dictionaries]
-        unknown = {name for names in missing for name in names if name not in self._ids}
-        if unknown:
-            await self._insert(connection, sorted(name for name in unknown if _is_signal(name)))
-        for names in missing:
-            self._dictionaries[names] = self._dictionary(names)
+    async def resolve(self, connection: Connection, dictionaries: Iterable[Names]) -> Mapping[int, Dictionary]:
+        """The dictionaries, by `id` of their names. New names are inserted, flagged unregistered. Connection: autocommit."""
+        once = {id(names): names for names in dictionaries}
+        missing = {names: self._numbers(names) for names in once.values() if names not in self._dictionaries}
+        unknown = {names[place] for names, ids in missing.items() for place in np.flatnonzero(ids == UNKNOWN).tolist()}
+        if new := sorted(name for name in unknown if _is_signal(name)):
+            await self._insert(connection, new)
+            missing = {names: self._numbers(names) for names in missing}
+        for names, ids in missing.items():
+            self._dictionaries[names] = self._dictionary(names, ids)
+            self._remembered += len(names)
+        found = {place: self._dictionaries[names] for place, names in once.items()}
+        for names in once.values():
+            self._dictionaries.move_to_end(names)
+        self._shrink()
+        return found
 
-    def of(self, names: tuple[str, ...]) -> Dictionary:
-        """A dictionary that was resolved."""
-        self._dictionaries.move_to_end(names)
-        return self._dictionaries[names]
+    def _numbers(self, names: Names) -> Int32:
+        return np.fromiter(map(self._ids.get, names, repeat(UNKNOWN)), np.int32, len(names))
 
-    def shrink(self) -> None:
+    def _shrink(self) -> None:
         """Forgets the dictionaries used longest ago, beyond the bound."""
-        while len(self._dictionaries) > DICTIONARIES:
-            self._dictionaries.popitem(last=False)
+        while self._remembered > REMEMBERED_NAMES and len(self._dictionaries) > 1:
+            names, _ = self._dictionaries.popitem(last=False)
+            self._remembered -= len(names)
 
-    def _dictionary(self, names: tuple[str, ...]) -> Dictionary:
-        index: dict[str, int] = {}
-        equipment = [index.setdefault(name.partition("/")[0], len(index)) for name in names]
-        return Dictionary(
-            np.array([self._ids.get(name, UNKNOWN) for name in names], np.int32),
-            np.array(equipment, np.int32),
-            tuple(index),
-        )
+    def _dictionary(self, names: Names, ids: Int32) -> Dictionary:
+        equipment = self._equipment_of[ids] if len(self._equipment_of) else np.zeros(len(names), np.int32)
+        for place in np.flatnonzero(ids == UNKNOWN).tolist():
+            equipment[place] = self._equipment(names[place])
+        return Dictionary(ids, equipment, self._equipments)
+
+    def _know(self, found: Sequence[tuple[str, int]]) -> None:
+        """Takes names and their numbers."""
+        self._ids.update(found)
+        size = max((number for _, number in found), default=-1) + 1
+        if size > len(self._equipment_of):
+            more = np.zeros(max(size, 2 * len(self._equipment_of)) - len(self._equipment_of), np.int32)
+            self._equipment_of = np.append(self._equipment_of, more)
+        numbers = np.fromiter((number for _, number in found), np.int64, len(found))
+        self._equipment_of[numbers] = np.fromiter((self._equipment(name) for name, _ in found), np.int32, len(found))
+
+    def _equipment(self, name: str) -> int:
+        equipment = name.partition("/")[0]
+        place = self._place.setdefault(equipment, len(self._equipments))
+        if place == len(self._equipments):
+            self._equipments.append(equipment)
+        return place
 
     async def _insert(self, connection: Connection, names: list[str]) -> None:
         parts = [split_signal(name) for name in names]
@@ -90,7 +120,7 @@ class SignalTable:
             columns,
         )
         cursor = await connection.execute("SELECT name, signal_id FROM store.signal WHERE name = ANY(%s)", (names,))
-        self._ids.update(await cursor.fetchall())
+        self._know(await cursor.fetchall())
 
 
 def signed(number: int) -> int:

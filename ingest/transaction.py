@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import psycopg
 
-from ingest.accounts import Accounts, cells
+from ingest.accounts import Accounts
 from ingest.aggregates import note_late
+from ingest.copying import copy_rows
 from ingest.decode import Content, Reading, Refused
 from ingest.events import FromEdge, insert_events, own_event, upsert_findings
 from ingest.flush import Batch, Prepared, prepare
 from ingest.online import Online, Seen, write_online
 from ingest.refused import DeadLetter, insert_dead, whole
 from ingest.register import apply_registry
-from ingest.signals import SignalTable
 from ingest.validate import Bounds
 from telemetry.batch import SampleBatch
 from telemetry.log.protocol import Partition
@@ -43,7 +43,6 @@ class Job:
     batches: Sequence[Batch]
     prepared: Prepared
     """Of all batches; made again where some turn out to be known already."""
-    expected: Mapping[Partition, int]
     bounds: Bounds
 
 
@@ -60,33 +59,25 @@ class Outcome:
     direct: bool = False
 
 
-async def write(connection: Connection, job: Job, *, signals: SignalTable, online: Online, timescale: bool) -> Outcome:
-    """Commits a flush. Raises OffsetMoved, psycopg.Error (nothing was committed, or it is not known: start again)."""
+async def write(
+    connection: Connection, job: Job, expected: Mapping[Partition, int], *, online: Online, timescale: bool
+) -> Outcome:
+    """Commits a flush. `expected`: the offset at which each partition of it stands.
+
+    Raises OffsetMoved, psycopg.Error: nothing was committed, or it is not known: start again.
+    """
     async with connection.transaction():
         new = await _accept(connection, job.readings)
         fresh = [reading for reading, is_new in zip(job.readings, new, strict=True) if is_new]
         prepared = await _prepared_for(job, fresh)
         outcome = Outcome(prepared, records=len(fresh), duplicates=len(new) - len(fresh))
         outcome.direct = timescale and prepared.rows_per_signal >= DIRECT_COMPRESS_ROWS
-        await copy_rows(connection, prepared, direct=outcome.direct)
-        if prepared.rows and not timescale:
-            await note_late(connection, job.batches, first_us=prepared.first_us)
-        await _apply(connection, fresh, outcome, signals=signals, online=online, newest_us=job.bounds.newest_us)
-        await _advance(connection, job)
+        await copy_rows(connection, prepared.rows, direct=outcome.direct)
+        if not timescale:
+            await note_late(connection, prepared.rows, first_us=prepared.first_us)
+        await _apply(connection, fresh, outcome, online=online, newest_us=job.bounds.newest_us)
+        await _advance(connection, job, expected)
     return outcome
-
-
-async def copy_rows(connection: Connection, prepared: Prepared, *, direct: bool) -> None:
-    """COPY of prepared rows. `client_sorted` and `sort_batches` are off, whatever the server says: design.md, the store."""
-    if not prepared.rows:
-        return
-    if direct:
-        await connection.execute(_DIRECT)
-    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for part in prepared.slices:
-            await copy.write(part)
-    if direct:
-        await connection.execute("SET LOCAL timescaledb.enable_direct_compress_copy = off")
 
 
 async def _accept(connection: Connection, readings: Sequence[Reading]) -> list[bool]:
@@ -109,12 +100,13 @@ async def _apply(
     fresh: Sequence[Reading],
     outcome: Outcome,
     *,
-    signals: SignalTable,
     online: Online,
     newest_us: int,
 ) -> None:
     """Everything but the rows of samples."""
     accounts, seen = Accounts(), Seen()
+    for identity_of, counts in outcome.prepared.cells:
+        accounts.samples(identity_of, counts)
     events: list[FromEdge] = []
     findings: list[Finding] = []
     dead = [*outcome.prepared.dead]
@@ -129,7 +121,7 @@ async def _apply(
             continue
         match content:
             case SampleBatch():
-                accounts.stored(identity, cells(content, signals.of(content.names)))
+                pass  # prepared.cells
             case Heartbeat():
                 online.hear(content, identity.epoch, seen, newest_us=newest_us)
             case Ledger():
@@ -157,7 +149,7 @@ def _not_ahead(content: Content | Refused, newest_us: int) -> Content | Refused:
     return content
 
 
-async def _advance(connection: Connection, job: Job) -> None:
+async def _advance(connection: Connection, job: Job, expected: Mapping[Partition, int]) -> None:
     last = {reading.record.partition: reading for reading in job.readings}
     for partition in sorted(last):
         reading = last[partition]
@@ -165,7 +157,7 @@ async def _advance(connection: Connection, job: Job) -> None:
             connection,
             SERVICE,
             partition,
-            expected=job.expected[partition],
+            expected=expected[partition],
             next=reading.record.offset + 1,
             last=reading.mark,
         )
@@ -181,11 +173,3 @@ def _dropped_event(edge: str, dropped: DroppedRange, reading: Reading) -> FromEd
         last=dropped.last,
         samples=dropped.samples,
     )
-
-
-_DIRECT: Final = """
-SET LOCAL timescaledb.enable_direct_compress_copy = on;
-SET LOCAL timescaledb.enable_direct_compress_copy_client_sorted = off;
-SET LOCAL timescaledb.enable_direct_compress_copy_sort_batches = off;
-"""
-_COPY: Final = "COPY store.sample (signal_id, time, value, quality) FROM STDIN (FORMAT binary)"

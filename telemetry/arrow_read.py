@@ -5,6 +5,7 @@ Invariant: what comes out is a whole batch, checked; no bytes whatever raise any
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,9 @@ from telemetry.errors import RecordError
 MAX_ROWS: Final = 1_000_000
 """Of one record of samples; what a record may hold (telemetry.log.protocol.MAX_RECORD_BYTES) is far less."""
 
+REMEMBERED_NAMES: Final = 500_000
+"""Of all remembered dictionaries together, some 100 bytes each."""
+
 _ARROW_SCHEMA: Final = pa.schema(
     [
         ("signal", pa.dictionary(pa.int32(), pa.utf8())),
@@ -27,10 +31,34 @@ _ARROW_SCHEMA: Final = pa.schema(
 )
 
 
-def decode_samples(value: bytes) -> SampleBatch:
+class NameTables:
+    """Dictionaries of names seen before, by their bytes: edges send the same ones again and again. Of one thread at a time."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
+        self._names = 0
+
+    def get(self, key: bytes) -> tuple[str, ...] | None:
+        """The names of a dictionary of these bytes, or None."""
+        found = self._tables.get(key)
+        if found is not None:
+            self._tables.move_to_end(key)
+        return found
+
+    def keep(self, key: bytes, names: tuple[str, ...]) -> None:
+        """Remembers a dictionary, and forgets the ones used longest ago beyond REMEMBERED_NAMES."""
+        self._tables[key] = names
+        self._names += len(names)
+        while self._names > REMEMBERED_NAMES and len(self._tables) > 1:
+            _, gone = self._tables.popitem(last=False)
+            self._names -= len(gone)
+
+
+def decode_samples(value: bytes, known: NameTables | None = None) -> SampleBatch:
     """The sample batch of a record; NULL values become NaN. Raises RecordError `arrow` or `columns`, whatever the bytes.
 
-    Names are not checked: a row whose signal is no equipment/point is for the reader to set aside.
+    Names are not checked: a row whose signal is no equipment/point is for the reader to set aside. With `known`, records
+    with the same dictionary share one tuple of names.
     """
     try:
         with pa.ipc.open_stream(value) as reader:
@@ -40,7 +68,7 @@ def decode_samples(value: bytes) -> SampleBatch:
                 left -= table.num_rows
                 if left < 0:
                     raise RecordError("arrow", f"expected at most {MAX_ROWS} rows")
-                batches.append(_batch(table))
+                batches.append(_batch(table, known))
     except RecordError:
         raise
     except (pa.ArrowException, ValueError, TypeError, LookupError, OSError, MemoryError, OverflowError) as error:
@@ -48,7 +76,7 @@ def decode_samples(value: bytes) -> SampleBatch:
     return concatenate(batches)
 
 
-def _batch(table: pa.RecordBatch) -> SampleBatch:
+def _batch(table: pa.RecordBatch, known: NameTables | None) -> SampleBatch:
     names = table.schema.names
     if any(names.count(name) != 1 for name in _ARROW_SCHEMA.names):
         raise RecordError("columns", f"expected signal, time, value, quality once each, found {names}"[:500])
@@ -66,7 +94,7 @@ def _batch(table: pa.RecordBatch) -> SampleBatch:
         column.validate(full=True)  # Arrow believes a stream's offsets and indices unless told otherwise
         if name != "value" and column.null_count:
             raise RecordError("columns", f"{name}: may not be null")
-    table_names, index = _dictionary(signal)
+    table_names, index = _dictionary(signal, known)
     return SampleBatch(
         table_names,
         index,
@@ -82,16 +110,32 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _dictionary(signal: pa.Array) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+def _dictionary(signal: pa.Array, known: NameTables | None) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
     """(names, each once; (n,) int32 indices into them)."""
     if not pa.types.is_dictionary(signal.type):
         signal = signal.dictionary_encode()
     if signal.dictionary.null_count:
         raise RecordError("columns", "signal: its dictionary may not contain null")
-    names: list[str] = signal.dictionary.to_pylist()
     index: npt.NDArray[np.int32] = signal.indices.cast(pa.int32()).to_numpy(zero_copy_only=False)
-    if len(set(names)) == len(names):
+    key = _bytes_of(signal.dictionary) if known is not None else None
+    if known is not None and key is not None and (table := known.get(key)) is not None:
+        return table, index
+    names: list[str] = signal.dictionary.to_pylist()
+    once = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    if len(once) == len(names):
+        if known is not None and key is not None:
+            known.keep(key, tuple(names))
         return tuple(names), index
-    once: dict[str, int] = {}
-    table = np.array([once.setdefault(name, len(once)) for name in names], np.int32)
-    return tuple(once), table[index]
+    places = np.array([once[name] for name in names], np.int32)
+    return tuple(once), places[index]
+
+
+def _bytes_of(names: pa.Array) -> bytes | None:
+    """Offsets and text of a dictionary, checked by the caller to be whole; None where they lie in another way."""
+    if names.type != pa.utf8() or names.offset:
+        return None
+    _, offsets, text = names.buffers()
+    if offsets is None or text is None:
+        return None
+    places = memoryview(offsets)[: 4 * (len(names) + 1)]
+    return b"".join((places, memoryview(text)[: int.from_bytes(places[-4:], "little")]))

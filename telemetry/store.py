@@ -16,10 +16,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from telemetry.errors import StoreError, StoreUnavailable
+from telemetry.pg_array import register_arrays
 from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 10
 """The last migration that this code was written for (ingest/migrations)."""
 SCHEMA_POLL_S: Final = 0.5
 URL_FILE: Final = "store.url"
@@ -73,6 +74,7 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
         if role:
             await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         await connection.set_autocommit(autocommit)
+        register_arrays(connection)
     except BaseException as error:
         await connection.close()
         if isinstance(error, psycopg.Error):

@@ -126,8 +126,8 @@ def test_what_is_doubtful_is_still_so_after_a_restart(cycles: int) -> None:
 
 def test_of_points_that_overlap_only_the_one_that_the_device_lacks_is_refused() -> None:
     """A counter of two registers at 0, its lower word by itself at 1, and one that reaches beyond what there is."""
-    wide = {"a": {"modbus": {"address": 0, "type": "u32"}}, "b": {"modbus": {"address": 1}}}
-    beyond = {"c": {"modbus": {"address": 1, "type": "u32"}}, "d": {"modbus": {"address": 1}}}
+    wide: dict[str, Any] = {"a": {"modbus": {"address": 0, "type": "u32"}}, "b": {"modbus": {"address": 1}}}
+    beyond: dict[str, Any] = {"c": {"modbus": {"address": 1, "type": "u32"}}, "d": {"modbus": {"address": 1}}}
     reader = reader_of(make_profile({**wide, **beyond}), Memory({2}))
     assert reader.settle(5) == 2
     assert {name: q for name, (_, q) in read(reader).items()} == {

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ingest import transaction, worker
+from ingest import transaction, writer
 from ingest.service import run
 from telemetry.service import Health, configure_logging
 from telemetry.settings import Settings
 
 POINTS: dict[str, tuple[Any, str]] = {
-    "start": (worker, "write"),
+    "start": (writer, "write"),
     "rows": (transaction, "copy_rows"),
     "commit": (transaction, "_advance"),
     "end": (transaction, "_advance"),

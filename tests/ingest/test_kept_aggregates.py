@@ -10,14 +10,11 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from ingest import copy
 from ingest.aggregates import MINUTE_US, SETTLED_US, late_runs, refresh
-from ingest.decode import Reading
-from ingest.flush import Batch
 from ingest.retention import apply_retention, kept
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
-from telemetry.log.protocol import InRecord, Partition
-from telemetry.position import Mark
 from telemetry.settings import Settings
 from telemetry.store import INGEST, connect
 from tests.fixtures.store import execute
@@ -349,24 +346,16 @@ def test_a_retention_that_would_eat_what_is_made_of_it_is_refused(
 
 def test_late_runs_are_the_minutes_of_rows_before_the_moment() -> None:
     random = np.random.default_rng(4)
-    batches = []
-    for seed in range(5):
-        rows = mixed(seed, 200, HOUR, HOUR_US)
-        record = InRecord(Partition("t", 0), seed, 0, b"", b"", {})
-        ids = random.choice([-1, 1, 2, 7_000_000], 200).astype(np.int32)
-        batches.append(Batch(Reading(record, Mark(None, 0), None, "samples", 200, rows), rows, ids))
+    batch = mixed(1, 1_000, HOUR, HOUR_US)
+    ids = random.choice([1, 2, 7_000_000], 1_000).astype(np.int32)
+    rows = copy.ordered(copy.Rows(ids, batch.time_us, batch.value, batch.quality))
     before = HOUR + 20 * MINUTE_US + 5_000_000
-    signal_id, first, last = (column.tolist() for column in late_runs(batches, before))
+    signal_id, first, last = (column.tolist() for column in late_runs(rows, before))
     runs = list(zip(signal_id, first, last, strict=True))
     expected = sorted(
-        {
-            (int(i), int(t) // MINUTE_US)
-            for one in batches
-            for i, t in zip(one.signal_id, one.batch.time_us, strict=True)
-            if i >= 0 and t < before
-        }
+        {(int(i), int(t) // MINUTE_US) for i, t in zip(rows.signal_id, rows.time_us, strict=True) if t < before}
     )
     assert [(i, m) for i, low, high in runs for m in range(low, high + 1)] == expected
     assert all((i, low - 1) not in expected and (i, high + 1) not in expected for i, low, high in runs)
     assert len(runs) < len(expected)
-    assert late_runs(batches, HOUR)[0].size == 0
+    assert late_runs(rows, HOUR)[0].size == 0

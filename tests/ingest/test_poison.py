@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from ingest import transaction, worker
+from ingest import pace, transaction, worker, writer
 from ingest.audit import audit
 from ingest.transaction import Job, Outcome
 from telemetry import wire
@@ -34,17 +34,17 @@ class Counting:
         self.failed = 0
         write = transaction.write
 
-        async def counted(connection: Any, job: Job, **rest: Any) -> Outcome:
+        async def counted(connection: Any, job: Job, expected: Any, **rest: Any) -> Outcome:
             self.sizes.append(len(job.readings))
             try:
-                return await write(connection, job, **rest)
+                return await write(connection, job, expected, **rest)
             except Exception:
                 self.failed += 1
                 raise
 
-        monkeypatch.setattr(worker, "write", counted)
-        monkeypatch.setattr(worker, "YOUNG_S", 1.5)
-        monkeypatch.setattr(worker, "OLD_S", 1.5)
+        monkeypatch.setattr(writer, "write", counted)
+        monkeypatch.setattr(pace, "YOUNG_S", 1.5)
+        monkeypatch.setattr(pace, "OLD_S", 1.5)
         monkeypatch.setattr(worker, "FETCH_RECORDS", RECORDS)
 
 

@@ -1,0 +1,70 @@
+"""COPY of rows into store.sample, by a thread: rows are encoded and sent while the event loop fetches and decodes the next.
+
+Invariant: nobody else touches the connection while the thread does, also when the caller is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import threading
+from typing import Any, Final
+
+import psycopg
+from psycopg import pq
+
+from ingest.copy import Rows, encoded
+
+Connection = psycopg.AsyncConnection[Any]
+
+POLL_MS: Final = 50
+"""How soon the thread notices that it is not wanted any more."""
+
+
+async def copy_rows(connection: Connection, rows: Rows, *, direct: bool) -> None:
+    """COPY of rows, which must be ordered. Raises psycopg.Error.
+
+    `client_sorted` and `sort_batches` are off, whatever the server says: design.md, the store.
+    """
+    if not len(rows):
+        return
+    if direct:
+        await connection.execute(_DIRECT)
+    stream = encoded(rows)
+    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        await copy.write(next(stream))  # the header by psycopg, so that it knows that data were sent
+        await _in_thread(connection.pgconn, stream)
+    if direct:
+        await connection.execute("SET LOCAL timescaledb.enable_direct_compress_copy = off")
+
+
+async def _in_thread(pgconn: pq.abc.PGconn, stream: Any) -> None:
+    unwanted = threading.Event()
+    sending = asyncio.ensure_future(asyncio.to_thread(_send, pgconn, stream, unwanted))
+    try:
+        await asyncio.shield(sending)
+    finally:
+        unwanted.set()
+        if not sending.done():
+            await asyncio.wait([sending])
+
+
+def _send(pgconn: pq.abc.PGconn, stream: Any, unwanted: threading.Event) -> None:
+    """Sends all of the stream, or as much of it as is wanted."""
+    poll = select.poll()
+    poll.register(pgconn.socket, select.POLLOUT)
+    for part in stream:
+        while pgconn.put_copy_data(part) == 0 and not unwanted.is_set():
+            poll.poll(POLL_MS)
+        while pgconn.flush() and not unwanted.is_set():
+            poll.poll(POLL_MS)
+        if unwanted.is_set():
+            return
+
+
+_DIRECT: Final = """
+SET LOCAL timescaledb.enable_direct_compress_copy = on;
+SET LOCAL timescaledb.enable_direct_compress_copy_client_sorted = off;
+SET LOCAL timescaledb.enable_direct_compress_copy_sort_batches = off;
+"""
+_COPY: Final = "COPY store.sample (signal_id, time, value, quality) FROM STDIN (FORMAT binary)"
