@@ -6,7 +6,9 @@ Invariant: nobody else touches the connection while the thread does, also when t
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
 import threading
 from typing import Any, Final
 
@@ -17,6 +19,8 @@ from ingest.copy import Rows, encoded
 
 Connection = psycopg.AsyncConnection[Any]
 
+SEND_BUFFER_BYTES: Final = 4 << 20
+"""So much lies ready for the server while this process does something else; the system may allow less."""
 POLL_MS: Final = 50
 """How soon the thread notices that it is not wanted any more."""
 
@@ -51,6 +55,8 @@ async def _in_thread(pgconn: pq.abc.PGconn, stream: Any) -> None:
 
 def _send(pgconn: pq.abc.PGconn, stream: Any, unwanted: threading.Event) -> None:
     """Sends all of the stream, or as much of it as is wanted."""
+    with socket.socket(fileno=os.dup(pgconn.socket)) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     poll = select.poll()
     poll.register(pgconn.socket, select.POLLOUT)
     for part in stream:

@@ -94,27 +94,34 @@ async def _session(settings: Settings, the_log: Log, stop: asyncio.Event, health
     """One worker, from the database's offsets until something fails or it is told to stop."""
     await the_log.ensure_topics(TOPICS)
     connection = await connect(settings, INGEST, autocommit=True)
-    async with connection, await connect(settings, INGEST, autocommit=True) as side, answering(side):
+    async with connection, await connect(settings, INGEST, autocommit=True) as side:
         await _refuse_newer(side)
-        timescale = await has_timescale(side)
-        await apply_retention(settings, side)
-        worker = Worker(settings, health, connection, side, timescale=timescale)
-        await worker.load()
-        reader = await the_log.reader(GROUP, TOPICS, worker)
-        health.found("store")
-        health.found("log")
-        try:
-            async with asyncio.TaskGroup() as group:
-                tending = group.create_task(_tend(settings, worker), name="latest")
-                keeping = group.create_task(keep_up(settings, timescale=timescale), name="upkeep")
-                await _until_stopped(worker.run(reader, stop), stop)
-                await write_latest(side, worker.latest.due(float("inf")))
-                tending.cancel()
-                keeping.cancel()
-        finally:
-            with suppress(LogError, TimeoutError):
-                async with asyncio.timeout(STOP_WITHIN_S if stop.is_set() else CLOSE_WITHIN_S):
-                    await reader.close()
+        async with answering(side):
+            await _work(settings, the_log, stop, health, connection, side)
+
+
+async def _work(
+    settings: Settings, the_log: Log, stop: asyncio.Event, health: Health, connection: Connection, side: Connection
+) -> None:
+    timescale = await has_timescale(side)
+    await apply_retention(settings, side)
+    worker = Worker(settings, health, connection, side, timescale=timescale)
+    await worker.load()
+    reader = await the_log.reader(GROUP, TOPICS, worker)
+    health.found("store")
+    health.found("log")
+    try:
+        async with asyncio.TaskGroup() as group:
+            tending = group.create_task(_tend(settings, worker), name="latest")
+            keeping = group.create_task(keep_up(settings, timescale=timescale), name="upkeep")
+            await _until_stopped(worker.run(reader, stop), stop)
+            await write_latest(side, worker.latest.due(float("inf")))
+            tending.cancel()
+            keeping.cancel()
+    finally:
+        with suppress(LogError, TimeoutError):
+            async with asyncio.timeout(STOP_WITHIN_S if stop.is_set() else CLOSE_WITHIN_S):
+                await reader.close()
 
 
 async def _refuse_newer(connection: Connection) -> None:

@@ -139,7 +139,8 @@ class KafkaReader:
             max_poll_interval_ms=int(REBALANCE_S * 1000),
             session_timeout_ms=6_000,
             heartbeat_interval_ms=1_000,
-            max_partition_fetch_bytes=4 << 20,
+            max_partition_fetch_bytes=16 << 20,
+            fetch_max_bytes=32 << 20,
             fetch_max_wait_ms=250,
         )
         self._positions: dict[Partition, int] = {}

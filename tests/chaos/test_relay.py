@@ -120,7 +120,7 @@ def test_cut_resets_connections_and_takes_no_new_ones_until_it_is_over(relay: Re
         begin(relay, link, "cut")
         assert is_reset(client)
         assert is_reset(other)
-        with call(link) as late:
+        with suppress(ConnectionResetError), call(link) as late:  # it may be reset before it is made
             assert is_reset(late)
         end(relay, link, "cut")
         with call(link) as again:

@@ -309,13 +309,15 @@ async def test_the_whole_edge_logs_in_by_its_plant_file_and_no_secret_is_ever_wr
     async with serving(run, settings, "edge") as health:
         await until(lambda: "Not authorized" in health.waiting_for.get(url_of(secure), ""))
     endpoint_of(tmp_path, trust.ours, password=RIGHT)
+    before = said.getvalue()
+    said.seek(said.truncate(0))
     async with serving(run, settings, "edge") as health:
         await until(lambda: "found" in said.getvalue() and not health.waiting_for)
         await asyncio.to_thread(say, secure, [7.0])
         await until(reached(settings))
     assert (await read_log(settings)).of("e/x") == [7.0]
     written = [file.read_bytes() for file in settings.state_dir.rglob("*") if file.is_file()]
-    logged = said.getvalue() + caplog.text + "".join(map(str, health.waiting_for.values()))
+    logged = before + said.getvalue() + caplog.text + "".join(map(str, health.waiting_for.values()))
     assert "Not authorized" in logged
     for secret in (RIGHT, WRONG):
         assert secret not in logged

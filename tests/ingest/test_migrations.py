@@ -231,7 +231,7 @@ CREATE EVENT TRIGGER stuck ON ddl_command_start EXECUTE FUNCTION public.stuck();
 """Stops whoever migrates before the third statement of a migration that changes the schema."""
 
 
-@pytest.mark.parametrize("version", [7, SCHEMA_VERSION])
+@pytest.mark.parametrize("version", [7, 9])  # of three statements and more
 async def test_killed_in_the_middle_of_a_migration_it_leaves_the_version_before(
     server: tuple[str, bool], version: int, tmp_path: Path
 ) -> None:
