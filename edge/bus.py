@@ -22,7 +22,7 @@ from edge.asking import GONE, Asker, Failure
 from edge.blame import SPOILING
 from edge.frames import Framing, Mbap, Query, Rtu
 from edge.lane import Lane, Watch
-from edge.reach import Reach, SerialReach, make_reach
+from edge.reach import FAST_SILENCE_S, SerialReach, make_reach
 from edge.ties import Ties
 from edge.usual import GRACE, LEARNED, Usual
 from telemetry.clock import Clock
@@ -359,9 +359,13 @@ def spare(bus: Bus, quirks: ModbusDefaults) -> None:
     for lane in (bus.main, bus.side):
         if lane is not None:
             lane.settle_s = max(lane.settle_s, quirks.pause_after_connect_s)
-            lane.pause_s = max(lane.pause_s, quirks.pause_between_requests_s, silence_s(lane.reach))
+            lane.pause_s = max(lane.pause_s, quirks.pause_between_requests_s, silence_s(lane))
 
 
-def silence_s(reach: Reach) -> float:
-    """The rest that a line needs between two frames."""
-    return reach.silence_s if isinstance(reach, SerialReach) else 0.0
+def silence_s(lane: Lane) -> float:
+    """The rest that a line needs between two frames. Through a serial server as well, whatever its baud: the line behind
+    keeps a rest in any case, and an answer that comes twice is known for that only before the next request has left.
+    """
+    if isinstance(lane.reach, SerialReach):
+        return lane.reach.silence_s
+    return 0.0 if lane.framing.transactions else FAST_SILENCE_S

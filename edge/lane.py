@@ -5,8 +5,10 @@ Callbacks, not tasks: at a thousand devices a second a task and a future for eac
 Invariants
 - An answer is used only if its unit, function, length, and transaction where there is one, are those of a request that
   waits for it; after anything unreadable on a network the connection is closed, so that no late byte can be taken for a
-  later answer. Without transactions (RTU, on a line or through a serial server) a unit that did not answer is not asked
-  again before its answer could no longer come, and what comes in the meantime, or fits nothing, is discarded.
+  later answer. Without transactions (RTU, on a line or through a serial server) a unit whose request was given up (its
+  time-out passed, or the connection was lost) is not asked again before two of the longest time-outs have passed since
+  that left, and nobody is within a line's silence after an answer, which may come twice; what comes in the meantime, or
+  fits nothing, is discarded. Beyond that nothing tells an answer from an earlier one of the same unit, function and length.
 - At most one request has the turn. One that keeps it longer than `patience_s` loses the turn, not its claim to an answer
   (at most OVERDUE of these); its time-out runs from when it is the oldest on the connection, because a gateway may be
   busy with the one before. Requests that one without an answer holds up are asked again on a new connection.

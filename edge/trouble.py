@@ -61,7 +61,7 @@ class Troubled(ABC):
     _transaction: int = 0
     _expired: Expired = field(default_factory=Expired)
     _late: dict[int, Sent] = field(default_factory=dict)
-    """Unit on a line → its request that timed out last, until it is asked again."""
+    """Unit on a line → its request that was given up last, until it is asked again."""
     _longest_s: float = 0.0
     """The longest time-out so far: how late an answer may still come."""
     _wrong: Failure | None = None
@@ -136,6 +136,9 @@ class Troubled(ABC):
         """The connection is of no more use: whoever is to blame fails, the others are asked again."""
         assert self._loop is not None  # noqa: S101
         self._free_s = self._loop.time() + REST_S
+        if not self.framing.transactions:  # the line behind may still say it, to the next connection
+            for one in self._sent.values():
+                self._leave_alone(one, self._loop.time())
         guilty, again = blame(tuple(self._sent.values()), culprit, late=bool(self._expired))
         self._sent, self._turn = {}, None
         shelter = None if guilty or culprit is not None else self.ties.shelter()
@@ -188,8 +191,7 @@ class Troubled(ABC):
             self._expired.note(sent.transaction)
         else:
             self._buffer = b""
-            self._waiting.hold(sent.query.unit, now_s + self._longest_s)
-            self._late[sent.query.unit] = sent
+            self._leave_alone(sent, now_s)
         if self._doubtful(received or wrong):
             self._silent = 0
             self.connection.hang_up()
@@ -202,6 +204,13 @@ class Troubled(ABC):
         ):  # served in order, and held up by this one
             self.hand_over(self)
         self._fail(sent, failure)
+
+    def _leave_alone(self, sent: Sent, now_s: float) -> None:
+        """Nothing is asked of the unit on a line before two of the longest time-outs have passed since this request of it
+        left, however short this one was waited for; and one from now, if the loop itself was late.
+        """
+        self._waiting.hold(sent.query.unit, max(now_s + self._longest_s, sent.sent_s + 2 * self._longest_s))
+        self._late[sent.query.unit] = sent
 
     def _unusable(self, data: bytes) -> Failure:
         return Failure("unusable", f"unusable answer: {len(data)} bytes, {self.framing.shown(data)}")

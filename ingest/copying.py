@@ -1,6 +1,7 @@
 """COPY of rows into store.sample, by a thread: rows are encoded and sent while the event loop fetches and decodes the next.
 
-Invariant: nobody else touches the connection while the thread does, also when the caller is cancelled.
+Invariant: nobody else touches the connection while the thread does, however often the caller is cancelled. A COPY that is
+cancelled closes its connection: a server that is dead in silence never answers the question to end it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
@@ -26,7 +29,7 @@ POLL_MS: Final = 50
 
 
 async def copy_rows(connection: Connection, rows: Rows, *, direct: bool) -> None:
-    """COPY of rows, which must be ordered. Raises psycopg.Error.
+    """COPY of rows, which must be ordered. Raises psycopg.Error. When it is cancelled, the connection is closed.
 
     `client_sorted` and `sort_batches` are off, whatever the server says: design.md, the store.
     """
@@ -42,18 +45,23 @@ async def copy_rows(connection: Connection, rows: Rows, *, direct: bool) -> None
         await connection.execute("SET LOCAL timescaledb.enable_direct_compress_copy = off")
 
 
-async def _in_thread(pgconn: pq.abc.PGconn, stream: Any) -> None:
+async def _in_thread(pgconn: pq.abc.PGconn, stream: Iterator[bytes | memoryview]) -> None:
+    """Runs `_send`. Whoever cancels it waits for the thread, which is some POLL_MS at most."""
     unwanted = threading.Event()
-    sending = asyncio.ensure_future(asyncio.to_thread(_send, pgconn, stream, unwanted))
+    # No task: the end of a loop cancels all tasks, and one would be done while its thread goes on.
+    sending = asyncio.get_running_loop().run_in_executor(None, _send, pgconn, stream, unwanted)
     try:
         await asyncio.shield(sending)
-    finally:
+    except asyncio.CancelledError:
         unwanted.set()
-        if not sending.done():
-            await asyncio.wait([sending])
+        while not sending.done():
+            with suppress(asyncio.CancelledError):  # again; the first one goes on below
+                await asyncio.wait([sending])
+        pgconn.finish()
+        raise
 
 
-def _send(pgconn: pq.abc.PGconn, stream: Any, unwanted: threading.Event) -> None:
+def _send(pgconn: pq.abc.PGconn, stream: Iterator[bytes | memoryview], unwanted: threading.Event) -> None:
     """Sends all of the stream, or as much of it as is wanted."""
     with socket.socket(fileno=os.dup(pgconn.socket)) as same:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
