@@ -18,8 +18,10 @@ from telemetry.errors import RecordError
 MAX_ROWS: Final = 1_000_000
 """Of one record of samples; what a record may hold (telemetry.log.protocol.MAX_RECORD_BYTES) is far less."""
 
-REMEMBERED_NAMES: Final = 500_000
-"""Of all remembered dictionaries together, some 100 bytes each."""
+REMEMBERED_BYTES: Final = 96 << 20
+"""About what all remembered dictionaries may take together: their bytes, and their names as text."""
+NAME_BYTES: Final = 64
+"""What a name takes beside its characters."""
 
 _ARROW_SCHEMA: Final = pa.schema(
     [
@@ -36,7 +38,7 @@ class NameTables:
 
     def __init__(self) -> None:
         self._tables: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
-        self._names = 0
+        self._size = 0
 
     def get(self, key: bytes) -> tuple[str, ...] | None:
         """The names of a dictionary of these bytes, or None."""
@@ -46,12 +48,15 @@ class NameTables:
         return found
 
     def keep(self, key: bytes, names: tuple[str, ...]) -> None:
-        """Remembers a dictionary, and forgets the ones used longest ago beyond REMEMBERED_NAMES."""
+        """Remembers a dictionary, and forgets the ones used longest ago beyond REMEMBERED_BYTES."""
         self._tables[key] = names
-        self._names += len(names)
-        while self._names > REMEMBERED_NAMES and len(self._tables) > 1:
-            _, gone = self._tables.popitem(last=False)
-            self._names -= len(gone)
+        self._size += _size(key, names)
+        while self._size > REMEMBERED_BYTES and len(self._tables) > 1:
+            self._size -= _size(*self._tables.popitem(last=False))
+
+
+def _size(key: bytes, names: tuple[str, ...]) -> int:
+    return 2 * len(key) + NAME_BYTES * len(names)
 
 
 def decode_samples(value: bytes, known: NameTables | None = None) -> SampleBatch:
@@ -120,12 +125,12 @@ def _dictionary(signal: pa.Array, known: NameTables | None) -> tuple[tuple[str, 
     key = _bytes_of(signal.dictionary) if known is not None else None
     if known is not None and key is not None and (table := known.get(key)) is not None:
         return table, index
-    names: list[str] = signal.dictionary.to_pylist()
+    names: tuple[str, ...] = tuple(signal.dictionary.to_pylist())
     once = {name: place for place, name in enumerate(dict.fromkeys(names))}
     if len(once) == len(names):
         if known is not None and key is not None:
-            known.keep(key, tuple(names))
-        return tuple(names), index
+            known.keep(key, names)
+        return names, index
     places = np.array([once[name] for name in names], np.int32)
     return tuple(once), places[index]
 

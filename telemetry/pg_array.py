@@ -22,7 +22,8 @@ EPOCH_2000_US: Final = 946_684_800_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PgArray:
-    """A one-dimensional array parameter. values (n,); absent (n,) bool, True for NULL, or None: none is."""
+    """A one-dimensional array parameter. values (n,), which ELEMENT holds without loss (else an OverflowError when it
+    is sent); absent (n,) bool, True for NULL, or None: none is."""
 
     values: npt.NDArray[Any]
     absent: npt.NDArray[np.bool_] | None = None
@@ -72,7 +73,9 @@ class Times(PgArray):
     ELEMENT, WIRE = "timestamptz", ">i8"
 
     def wire(self) -> npt.NDArray[Any]:
-        """µs since 2000."""
+        """µs since 2000. Raises OverflowError within 30 years of the first time that int64 holds."""
+        if len(self.values) and int(self.values.min()) - EPOCH_2000_US < np.iinfo(np.int64).min:
+            raise OverflowError(f"a time of {self.values.min()} µs since 1970 cannot be told since 2000")
         return self.values - EPOCH_2000_US
 
 
@@ -87,6 +90,8 @@ class _Dumper(Dumper):
         table = np.empty(len(values), [("length", ">i4"), ("value", obj.WIRE)])
         table["length"] = table.dtype["value"].itemsize
         table["value"] = values
+        if not np.can_cast(values.dtype, table.dtype["value"]) and not np.array_equal(table["value"], values):
+            raise OverflowError(f"expected values of {obj.ELEMENT}, found {values.min()} to {values.max()}")
         absent = obj.absent
         head = np.array([1, absent is not None, self.element_oid, len(values), 1], ">i4").tobytes()
         if absent is None or not absent.any():
