@@ -49,19 +49,6 @@ class Cells:
     """Hours since 1970."""
     samples: npt.NDArray[np.int64]
 
-    def as_mapping(self) -> dict[Cell, int]:
-        """The same as a plain mapping."""
-        return dict(
-            zip(
-                ((self.equipments[place], clamped(hour * HOUR_US)) for place, hour in self._pairs()),
-                self.samples.tolist(),
-                strict=True,
-            )
-        )
-
-    def _pairs(self) -> Iterable[tuple[int, int]]:
-        return zip(self.place.tolist(), self.hour.tolist(), strict=True)
-
 
 def cells(batch: SampleBatch, dictionary: Dictionary) -> Cells:
     """Samples of a batch by equipment and hour."""

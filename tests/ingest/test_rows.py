@@ -99,7 +99,13 @@ def test_cells_are_samples_counted_by_equipment_and_hour(listed: list[tuple[str,
     for name, time in listed:
         cell = (name.partition("/")[0], time // HOUR_US * HOUR_US)
         expected[cell] = expected.get(cell, 0) + 1
-    assert cells(batch, dictionary).as_mapping() == expected
+    found = cells(batch, dictionary)
+    where = zip(found.place.tolist(), found.hour.tolist(), strict=True)
+    counted = [
+        ((equipments[place], hour * HOUR_US), n) for (place, hour), n in zip(where, found.samples.tolist(), strict=True)
+    ]
+    assert dict(counted) == expected
+    assert len(counted) == len(expected), "each pair once"
     assert {cell: n for cell, (n, _) in cells_of(batch).items()} == expected
 
 
