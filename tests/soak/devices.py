@@ -2,7 +2,8 @@
 
 Each answer that covers a whole block of registers has a number of its own, and the device notes when it gave it and
 whether the edge may have it: GOOD must come to the table, MAYBE may (late, or in part), NEVER must not (another unit's,
-another transaction's).
+another transaction's). It also notes which answers were asked for again: the same registers twice in a row, on two
+connections. A cycle asks for each once, and the edge never asks again on the connection that it asked on.
 """
 
 from __future__ import annotations
@@ -39,12 +40,34 @@ class Block:
     at_s: array[float] = field(default_factory=lambda: array("d"))
     """Wall clock."""
     status: bytearray = field(default_factory=bytearray)
+    again: bytearray = field(default_factory=bytearray)
+    """1: the next number answers the same request, asked again."""
 
     def give(self, at_s: float, status: int) -> int:
         """The next number."""
         self.at_s.append(at_s)
         self.status.append(status)
+        self.again.append(0)
         return len(self.status)
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """A request as its device saw it."""
+
+    connection: object
+    """Which it came on; None where answers name no transaction, and the edge asks nothing again."""
+    address: int
+    count: int
+    before: Visit | None = None
+    """The one before it, until the device is done with this one."""
+    gave: list[tuple[Block, int]] = field(default_factory=list)
+    """The numbers of its answer."""
+
+    def repeats(self, other: Visit) -> bool:
+        """Whether it asks for the same again, on another connection."""
+        asked, of = (self.address, self.count), (other.address, other.count)
+        return asked == of and None is not self.connection is not other.connection
 
 
 @dataclass(slots=True)
@@ -62,15 +85,28 @@ class Unit:
     answered: int = 0
     booted: int = 0
     """The number of block a at which it was started last: its total counts from there."""
+    _last: Visit | None = None
 
-    def pdu(self, function: int, address: int, count: int, *, at_s: float, status: int) -> bytes:
+    def visit(self, connection: object, address: int, count: int) -> Visit:
+        """A request came."""
+        self._last = Visit(connection, address, count, self._last)
+        return self._last
+
+    def pdu(
+        self, function: int, address: int, count: int, *, at_s: float, status: int, visit: Visit | None = None
+    ) -> bytes:
         """The answer to a read of registers, all of whose answers are noted with `status`."""
+        before, gave = (visit.before, visit.gave) if visit is not None else (None, [])
         words = {}
         for start, block in ((A, self.a), (B, self.b)):
             if address < start + BLOCK and address + count > start:
                 whole = address <= start and address + count >= start + BLOCK
                 number = block.give(at_s, status if whole or status == NEVER else MAYBE)
                 words.update(self._words(start, number))
+                gave.append((block, number))
+        if visit is not None and before is not None and visit.repeats(before):
+            for block, number in before.gave:
+                block.again[number - 1] = 1
         body = b"".join((words.get(address + i, 0)).to_bytes(2, "big") for i in range(count))
         self.answered += 1
         return bytes((function, len(body))) + body

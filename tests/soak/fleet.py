@@ -68,13 +68,14 @@ class Fleet:
         return True
 
     def report(self, file: Path) -> None:
-        """Arrays NAME/BLOCK/at_s and NAME/BLOCK/status, where number n is at place n − 1."""
+        """Arrays NAME/BLOCK/at_s, …/status and …/again, where number n is at place n − 1."""
         arrays = {}
         blocks = [(name, "a", one.a) for name, one in (self.units | self.publishers).items()]  # type: ignore[operator]
         blocks += [(name, "b", unit.b) for name, unit in self.units.items()]
         for name, block, kept in blocks:
             arrays[f"{name}/{block}/at_s"] = np.frombuffer(kept.at_s, dtype=np.float64)
             arrays[f"{name}/{block}/status"] = np.frombuffer(bytes(kept.status), dtype=np.uint8)
+            arrays[f"{name}/{block}/again"] = np.frombuffer(bytes(kept.again), dtype=np.bool_)
         np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
 
 

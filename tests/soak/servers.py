@@ -1,6 +1,7 @@
 """The simulated Modbus devices on their connections: TCP, RTU over TCP, a serial line on a pty.
 
-A gateway answers its units beside one another; a line answers one request after another. What a device's fault does to
+A gateway answers its units beside one another, each answer in one go: no byte of another comes between its bytes, however
+slowly it comes. A line answers one request after another. What a device's fault does to
 its bytes is here; what it answers and remembers is in tests.soak.devices.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak import devices
-from tests.soak.devices import GOOD, MAYBE, NEVER, Unit
+from tests.soak.devices import GOOD, MAYBE, NEVER, Unit, Visit
 from tests.soak.layout import TIMEOUT_S
 
 LATE_S = TIMEOUT_S + 0.3
@@ -55,10 +56,20 @@ class Wire:
     reset: Callable[[], None]
     is_open: Callable[[], bool]
     """Whether anybody is still there to hear the answer."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Who has it speaks. Without it an answer that drips would have others' bytes in it, which no receiver can tell."""
 
 
 async def answer(asked: Asked, wire: Wire, drawn: random.Random) -> None:
     """What the device does with a request."""
+    visit = asked.unit.visit(wire if asked.transaction >= 0 else None, asked.address, asked.count)
+    try:
+        await _answer(asked, visit, wire, drawn)
+    finally:
+        visit.before = None
+
+
+async def _answer(asked: Asked, visit: Visit, wire: Wire, drawn: random.Random) -> None:
     unit, fault = asked.unit, asked.unit.fault
     unit.asked += 1
     if unit.mute or fault == "silent":
@@ -66,32 +77,45 @@ async def answer(asked: Asked, wire: Wire, drawn: random.Random) -> None:
     if unit.delay_s:
         await asyncio.sleep(unit.delay_s)
     code = unit.refuses(asked.address, asked.count)
-    if code is not None:
-        wire.write(asked.frame(bytes((asked.function | 0x80, code))))
-    elif fault == "garbage":
+    if code is None and fault == "late":
+        await asyncio.sleep(LATE_S)
+    async with wire.turn:
+        if code is not None:
+            wire.write(asked.frame(bytes((asked.function | 0x80, code))))
+        else:
+            await _say(asked, visit, wire, drawn, fault)
+
+
+async def _say(asked: Asked, visit: Visit, wire: Wire, drawn: random.Random, fault: str | None) -> None:
+    """What comes instead of an exception."""
+
+    def pdu(status: int) -> bytes:
+        return _pdu(asked, visit, status)
+
+    if fault == "garbage":
         wire.write(devices.garbage(drawn))
     elif fault == "late":
-        await asyncio.sleep(LATE_S)
-        wire.write(asked.frame(_pdu(asked, MAYBE)))
+        wire.write(asked.frame(pdu(MAYBE)))
     elif fault == "drip":
-        for byte in asked.frame(_pdu(asked, MAYBE)):
+        for byte in asked.frame(pdu(MAYBE)):
             wire.write(bytes((byte,)))
             await asyncio.sleep(0.001)
     elif fault == "reset":
-        wire.write(asked.frame(_pdu(asked, NEVER))[:9])
+        wire.write(asked.frame(pdu(NEVER))[:9])
         wire.reset()
     elif fault == "short":
-        wire.write(asked.frame(_pdu(asked, NEVER)[:-2]))
+        wire.write(asked.frame(pdu(NEVER)[:-2]))
     elif fault == "other-unit":
-        wire.write(asked.frame(_pdu(asked, NEVER), unit_by=100))
+        wire.write(asked.frame(pdu(NEVER), unit_by=100))
     elif fault == "other-transaction" and asked.transaction >= 0:
-        wire.write(asked.frame(_pdu(asked, NEVER), transaction_by=-30_000))
+        wire.write(asked.frame(pdu(NEVER), transaction_by=-30_000))
     else:
-        wire.write(asked.frame(_pdu(asked, GOOD if wire.is_open() else MAYBE)))
+        wire.write(asked.frame(pdu(GOOD if wire.is_open() else MAYBE)))
 
 
-def _pdu(asked: Asked, status: int) -> bytes:
-    return asked.unit.pdu(asked.function, asked.address, asked.count, at_s=time.time(), status=status)
+def _pdu(asked: Asked, visit: Visit, status: int) -> bytes:
+    unit = asked.unit
+    return unit.pdu(asked.function, asked.address, asked.count, at_s=time.time(), status=status, visit=visit)
 
 
 @dataclass(slots=True, eq=False)
@@ -239,7 +263,8 @@ class Line:
             with suppress(OSError):
                 os.write(master, data)
 
+        wire = Wire(write, lambda: None, lambda: self._master == master)
         while True:
             asked = line_request(await self._requests.get(), self.units)
             if asked is not None:
-                await answer(asked, Wire(write, lambda: None, lambda: self._master == master), self.drawn)
+                await answer(asked, wire, self.drawn)

@@ -18,7 +18,7 @@ from tests.soak.world import World
 def trace(world: World, file: Path) -> tuple[Traced, Traced, int]:
     """(Modbus, MQTT, totals that went back), from what the fleet reported into `file` and what the table holds.
 
-    The table's numbers are kept beside `file`, for who wants to look.
+    The table's rows are kept beside `file`, for who wants to look.
     """
     given = np.load(file)
     modbus, mqtt, totals = Traced(), Traced(), {}
@@ -27,16 +27,17 @@ def trace(world: World, file: Path) -> tuple[Traced, Traced, int]:
         for place in world.found:
             blocks = ("a",) if place.kind == "mqtt" else ("a", "b")
             for block in blocks:
-                said = Given(given[f"{place.name}/{block}/at_s"], given[f"{place.name}/{block}/status"])
+                of = f"{place.name}/{block}"
+                said = Given(*(given[f"{of}/{array}"] for array in ("at_s", "status", "again")))
                 held = _stored(connection, place, block)
-                kept |= {f"{place.name}/{block}/number": held.number, f"{place.name}/{block}/bad_s": held.bad_s}
+                kept |= {f"{of}/{array}": getattr(held, array) for array in ("number", "check", "at_s", "bad_s")}
                 checks = _checks(place, len(said.status))
                 if place.kind == "mqtt":  # acknowledged by the broker: whatever failed is no excuse
-                    mqtt.add(f"{place.name}/{block}", said, held, checks, ())
+                    mqtt.add(of, said, held, checks, ())
                 else:
                     why = [e for e in world.excuses if e.name in ("", place.name)]
                     named = [type(e)(e.begin_s, e.end_s, "", e.why) for e in why]
-                    modbus.add(f"{place.name}/{block}", said, held, checks, named)
+                    modbus.add(of, said, held, checks, named)
             if place.kind != "mqtt":
                 totals[place.name] = np.array(
                     [v for _, v, _ in _rows(connection, place.name, "total") if v is not None]
@@ -64,14 +65,16 @@ def all_well(url: str, found: list[Place], silent: int) -> bool:
 
 def _stored(connection: psycopg.Connection, place: Place, block: str) -> Stored:
     checks = {at_s: value for at_s, value, _ in _rows(connection, place.name, f"{block}_check") if value is not None}
-    number, check_of, bad_s = [], [], []
+    number, check_of, good_s, bad_s = [], [], [], []
     for at_s, value, quality in _rows(connection, place.name, block):
         if value is None or quality < 64:
             bad_s.append(at_s)
         else:
             number.append(value)
             check_of.append(checks.get(at_s, -1))
-    return Stored(np.array(number, np.int64), np.array(check_of, np.int64), np.array(bad_s, np.float64))
+            good_s.append(at_s)
+    times = (np.array(times, np.float64) for times in (good_s, bad_s))
+    return Stored(np.array(number, np.int64), np.array(check_of, np.int64), *times)
 
 
 def _rows(connection: psycopg.Connection, equipment: str, point: str) -> Iterator[tuple[float, float | None, int]]:

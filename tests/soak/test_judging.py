@@ -22,13 +22,19 @@ INDEX = 3
 
 
 def traced(numbers: list[int], status: list[int], *, bad_s: list[float] | None = None, why: list[Excuse] | None = None,
-           checks: list[int] | None = None) -> Traced:  # fmt: skip
+           checks: list[int] | None = None, again: list[int] | None = None) -> Traced:  # fmt: skip
     """Answers at 0, 10, 20 … s with these statuses, and rows with these numbers."""
-    given = Given(np.array([10.0 * n for n in range(len(status))], np.float64), np.array(status, np.uint8))
+    given = Given(
+        np.array([10.0 * n for n in range(len(status))], np.float64),
+        np.array(status, np.uint8),
+        np.isin(np.arange(1, len(status) + 1), again or []),
+    )
     of = np.array([check(n, INDEX) for n in range(1, len(status) + 1)], np.int64)
     said = np.array(checks if checks is not None else [check(n, INDEX) for n in numbers], np.int64)
+    at_s = np.array([10.0 * n for n in numbers], np.float64)
+    rows = Stored(np.array(numbers, np.int64), said, at_s, np.array(bad_s or [], np.float64))
     found = Traced()
-    found.add("e/a", given, Stored(np.array(numbers, np.int64), said, np.array(bad_s or [], np.float64)), of, why or [])
+    found.add("e/a", given, rows, of, why or [])
     return found
 
 
@@ -49,6 +55,14 @@ def test_an_answer_without_a_row_is_lost_unless_something_explains_it() -> None:
     assert traced([1, 3], [GOOD, MAYBE, GOOD]).lost == []
 
 
+def test_an_answer_whose_request_was_asked_again_needs_no_row_if_the_one_to_that_has_one() -> None:
+    assert traced([1, 3], [GOOD] * 3, again=[2]).twice == 1
+    assert traced([1, 4], [GOOD, GOOD, MAYBE, GOOD], again=[2, 3]).twice == 1, "asked three times"
+    assert traced([1, 2], [GOOD] * 3, again=[2]).lost == ["e/a 3 at 20.00"], "that is the one that needs it"
+    assert traced([1, 4], [GOOD] * 4, again=[2]).lost == ["e/a 2 at 10.00", "e/a 3 at 20.00"], "neither has one"
+    assert traced([1, 2], [GOOD] * 3, again=[3]).lost == ["e/a 3 at 20.00"], "nothing was given after it"
+
+
 def test_an_answer_to_a_failed_probe_is_counted_and_only_few_may_be() -> None:
     assert traced([1, 4], [GOOD] * 4, bad_s=[5.0]).unreachable == 2, "given up at 5 s, read again at 30 s"
     assert traced([1, 2, 4], [GOOD] * 4, bad_s=[5.0]).lost == ["e/a 3 at 20.00"], "it was read again at 10 s"
@@ -62,6 +76,19 @@ def test_rows_that_are_doubled_or_of_nobody_are_found() -> None:
     assert traced([1, 2, 4], [GOOD] * 3).unknown == 1
     assert traced([1, 2, 3], [GOOD, NEVER, GOOD]).unknown == 1
     assert traced([1, 2], [GOOD] * 2, checks=[check(1, INDEX), check(2, INDEX + 1)]).wrong == 1
+
+
+def test_rows_that_are_odd_are_told_with_their_time_number_and_check() -> None:
+    found = traced([1, 2, 2, 5], [GOOD, GOOD], checks=[check(1, INDEX), 77, check(2, INDEX), 0])
+    assert (found.doubled, found.unknown, found.wrong) == (1, 1, 1)
+    assert found.odd == [
+        f"doubled: e/a at 20.000000, number 2, check {check(2, INDEX)}",
+        "unknown: e/a at 50.000000, number 5, check 0",
+        "wrong: e/a at 20.000000, number 2, check 77",
+    ]
+    verdict = Verdict()
+    verdict.traced("Modbus", found)
+    assert any("number 2, check 77" in line for line in verdict.lines)
 
 
 def gauge(at_s: float, *, rss_mb: float = 80.0, descriptors: int = 90, tasks: int | None = 9, rows: int = 10) -> Gauge:
@@ -126,3 +153,14 @@ def test_a_device_numbers_its_answers_and_knows_which_must_come_to_the_table() -
     assert (list(unit.a.status), list(unit.b.status)) == ([GOOD, MAYBE], [NEVER])
     unit.fault = "refuse"
     assert (unit.refuses(A, 6), unit.refuses(B, 2), unit.refuses(B, 3)) == (None, None, 2)
+
+
+def test_a_device_knows_an_answer_that_it_was_asked_for_again_on_another_connection() -> None:
+    unit = Unit(Place("gateway-1", INDEX, "gateway", "127.0.0.1", 502, 1, ""))
+    one, other = object(), object()
+    for connection, address in ((one, A), (other, A), (other, B), (one, A), (one, A), (other, B), (None, B), (None, B)):
+        unit.pdu(3, address, 6, at_s=1.0, status=GOOD, visit=unit.visit(connection, address, 6))
+    assert list(unit.a.again) == [1, 0, 0, 0], (
+        "in the next cycle, or on the same connection, it is not the same request"
+    )
+    assert list(unit.b.again) == [0, 0, 0, 0], "nor where answers name no transaction"

@@ -18,8 +18,9 @@ TOLD_S = 2 * TIMEOUT_S + 0.5
 
 BEFORE_S = SLOW_S + 0.05
 """… or up to so long before: a request fails with its connection while a slow unit still makes up its answer."""
-AGAIN_S = 0.45
-"""Less than the shortest interval: two answers so close are of one cycle."""
+
+SHOWN = 20
+"""Most rows of a sort that are kept as text."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,6 +31,8 @@ class Given:
 
     at_s: Floats
     status: npt.NDArray[np.uint8]
+    again: npt.NDArray[np.bool_]
+    """Whether the next number answers the same request, asked again (tests.soak.devices)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Stored:
     """Of rows with a value, by time."""
     check: npt.NDArray[np.int64]
     """That was stored with it; −1: none."""
+    at_s: Floats
+    """The rows' times."""
     bad_s: Floats
     """When readings were bad, ascending."""
 
@@ -59,7 +64,7 @@ class Traced:
     told: int = 0
     """Answers without a row, where a bad reading says so: they came too late."""
     twice: int = 0
-    """Answers without a row because the same cycle was asked again at once (another connection), and that answer has one."""
+    """Answers without a row because the device saw the same request again, on another connection, and that answer has one."""
     unreachable: int = 0
     """Answers without a row while the newest reading is bad: to probes that failed all the same (too late, or the
     connection was lost). Such silence is told once, by a bad reading, until the device is read again."""
@@ -67,6 +72,8 @@ class Traced:
     """Answers without a row, by the fault in which they were given."""
     lost: list[str] = field(default_factory=list)
     """Answers without a row and without an excuse."""
+    odd: list[str] = field(default_factory=list)
+    """Rows that are doubled, unknown or wrong, some of each."""
 
     def add(
         self, name: str, given: Given, stored: Stored, checks: npt.NDArray[np.int64], why: Sequence[Excuse]
@@ -75,20 +82,30 @@ class Traced:
         number = stored.number
         known = (number >= 1) & (number <= len(given.status))
         self.rows += len(number)
-        self.doubled += len(number) - len(np.unique(number))
-        self.unknown += int((~known).sum()) + int((given.status[number[known] - 1] == NEVER).sum())
-        compared = known & (stored.check >= 0)
-        self.wrong += int((checks[number[compared] - 1] != stored.check[compared]).sum())
+        at = np.where(known, number - 1, 0)
+        doubled = np.isin(np.arange(len(number)), np.unique(number, return_index=True)[1], invert=True)
+        unknown = ~known | (given.status[at] == NEVER) if len(given.status) else ~known
+        wrong = known & (stored.check >= 0)
+        wrong[wrong] = checks[at[wrong]] != stored.check[wrong]
+        self.doubled += int(doubled.sum())
+        self.unknown += int(unknown.sum())
+        self.wrong += int(wrong.sum())
+        for word, which in (("doubled", doubled), ("unknown", unknown), ("wrong", wrong)):
+            self._keep(word, name, stored, np.flatnonzero(which))
         have = np.zeros(len(given.status), dtype=bool)
         have[number[known] - 1] = True
         must, good_s = given.status == GOOD, given.at_s[have]
         self.answers += int(must.sum())
         for place in np.flatnonzero(must & ~have):
-            after = have[place + 1 : place + 2]
-            if after.any() and given.at_s[place + 1] - given.at_s[place] < AGAIN_S:
+            if _asked_again(int(place), given.again, have):
                 self.twice += 1
                 continue
             self._missing(name, int(place) + 1, float(given.at_s[place]), stored, good_s, why)
+
+    def _keep(self, word: str, name: str, stored: Stored, rows: npt.NDArray[np.intp]) -> None:
+        for row in rows[: max(SHOWN - len(self.odd), 0)]:
+            found = f"number {stored.number[row]:.0f}, check {stored.check[row]:.0f}"
+            self.odd.append(f"{word}: {name} at {stored.at_s[row]:.6f}, {found}")
 
     def _missing(
         self, name: str, number: int, at_s: float, stored: Stored, good_s: Floats, why: Sequence[Excuse]
@@ -105,6 +122,15 @@ class Traced:
             self.unreachable += 1
             return
         self.lost.append(f"{name} {number} at {at_s:.2f}")
+
+
+def _asked_again(place: int, again: npt.NDArray[np.bool_], have: npt.NDArray[np.bool_]) -> bool:
+    """Whether the answer there was asked for again, once or more often, until one of its answers had a row."""
+    while place < len(again) - 1 and again[place]:
+        place += 1
+        if have[place]:
+            return True
+    return False
 
 
 def _newest(times_s: Floats, at_s: float) -> float:

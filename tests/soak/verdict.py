@@ -111,6 +111,8 @@ class Verdict:
         self.say(f"{what}: answers given, rows with a number", f"{found.answers}, {found.rows}", holds=found.rows > 0)
         for word in ("doubled", "unknown", "wrong"):
             self.say(f"{what}: {word}", getattr(found, word), holds=getattr(found, word) == 0)
+        if found.odd:
+            self.say(f"{what}: rows such as", "; ".join(found.odd))
         self.say(
             f"{what}: without a row",
             f"{share}: told as bad {found.told}; while unreachable {found.unreachable}; asked twice {found.twice}; "
