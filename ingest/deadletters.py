@@ -155,8 +155,6 @@ class _Replay:
         content = reading.content
         if isinstance(content, Refused):
             raise _StillRefused(f"{content.reason}: {content.detail}")
-        if reading.identity is None:
-            raise _StillRefused("headers: an impossible identity")
         if not known and not await self._first_time(reading):
             raise _StillRefused("its sequence number is stored already")
         stored = NOTHING

@@ -191,18 +191,3 @@ async def test_a_letter_without_a_readable_place_is_put_in_only_if_its_place_is_
     report = await replay_dead_letters(plain_store, None)
     assert report.refused == {letter.dead_letter_id: "its sequence number is stored already"}
     assert count(plain_store) == 10
-
-
-async def test_a_letter_whose_place_no_set_can_hold_stays_what_it_is(plain_store: Settings) -> None:
-    """Its rows would be in no book: an epoch of 64 bits."""
-    async with producing(plain_store) as producer, ingesting(plain_store):
-        edge = Edge(producer)
-        record = edge.samples(batch(["a/x"]))
-        odd = OutRecord(record.key, record.value, {**record.headers, "epoch": b"f" * 16})
-        await producer.send(TELEMETRY, [odd, record])
-        await until_stored(plain_store, edge)
-    (letter,) = await list_dead_letters(plain_store)
-    assert (letter.reason, letter.seq) == ("headers", None)
-    report = await replay_dead_letters(plain_store, None)
-    assert report.refused == {letter.dead_letter_id: "headers: an impossible identity"}
-    assert (count(plain_store), await list_dead_letters(plain_store)) == (10, [letter])
