@@ -6,6 +6,7 @@ one that holds rows: a number without rows harms nobody, a row without a number 
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,12 @@ from telemetry.names import split_signal
 Connection = psycopg.AsyncConnection[Any]
 Names = tuple[str, ...]
 
-REMEMBERED_NAMES: Final = 500_000
-"""How many names the remembered dictionaries may have together, some 100 bytes each."""
+REMEMBERED_BYTES: Final = 96 << 20
+"""About what the remembered dictionaries may take together."""
+STRANGE_BYTES: Final = 16 << 20
+"""The same of equipment that no signal has: of names that are no signal's, whatever somebody sends."""
+NAME_BYTES: Final = 72
+"""What a name takes beside its characters."""
 UNKNOWN: Final = -1
 """The number of a name that cannot be a signal's."""
 _SIGN: Final = 1 << 63
@@ -40,18 +45,20 @@ class Dictionary:
     signal_id: Int32
     equipment: Int32
     equipments: Sequence[str]
-    """Of the whole table, not of this dictionary alone; only ever grows."""
+    """Of the whole table, not of this dictionary alone; one for all that were resolved together; only ever grows."""
 
 
 class SignalTable:
-    """The signals of the store, cached. Of one task."""
+    """The signals of the store, cached."""
 
     def __init__(self) -> None:
+        self._turn = asyncio.Lock()
         self._ids: dict[str, int] = {}
         self._dictionaries: OrderedDict[Names, Dictionary] = OrderedDict()
         self._remembered = 0
         self._equipments: list[str] = []
         self._place: dict[str, int] = {}
+        self._strange = 0
         self._equipment_of = np.empty(0, np.int32)
 
     async def load(self, connection: Connection) -> None:
@@ -64,6 +71,12 @@ class SignalTable:
 
     async def resolve(self, connection: Connection, dictionaries: Iterable[Names]) -> Mapping[int, Dictionary]:
         """The dictionaries, by `id` of their names. New names are inserted, flagged unregistered. Connection: autocommit."""
+        async with self._turn:
+            return await self._resolve(connection, dictionaries)
+
+    async def _resolve(self, connection: Connection, dictionaries: Iterable[Names]) -> Mapping[int, Dictionary]:
+        if self._strange > STRANGE_BYTES:
+            self._forget_strangers()
         once = {id(names): names for names in dictionaries}
         missing = {names: self._numbers(names) for names in once.values() if names not in self._dictionaries}
         unknown = {names[place] for names, ids in missing.items() for place in np.flatnonzero(ids == UNKNOWN).tolist()}
@@ -72,7 +85,7 @@ class SignalTable:
             missing = {names: self._numbers(names) for names in missing}
         for names, ids in missing.items():
             self._dictionaries[names] = self._dictionary(names, ids)
-            self._remembered += len(names)
+            self._remembered += _size(names)
         found = {place: self._dictionaries[names] for place, names in once.items()}
         for names in once.values():
             self._dictionaries.move_to_end(names)
@@ -84,15 +97,25 @@ class SignalTable:
 
     def _shrink(self) -> None:
         """Forgets the dictionaries used longest ago, beyond the bound."""
-        while self._remembered > REMEMBERED_NAMES and len(self._dictionaries) > 1:
+        while self._remembered > REMEMBERED_BYTES and len(self._dictionaries) > 1:
             names, _ = self._dictionaries.popitem(last=False)
-            self._remembered -= len(names)
+            self._remembered -= _size(names)
 
     def _dictionary(self, names: Names, ids: Int32) -> Dictionary:
         equipment = self._equipment_of[ids] if len(self._equipment_of) else np.zeros(len(names), np.int32)
         for place in np.flatnonzero(ids == UNKNOWN).tolist():
+            known = len(self._equipments)
             equipment[place] = self._equipment(names[place])
+            if len(self._equipments) > known:
+                self._strange += NAME_BYTES + len(self._equipments[-1])
         return Dictionary(ids, equipment, self._equipments)
+
+    def _forget_strangers(self) -> None:
+        """A new table of equipment; dictionaries that were given keep the old one."""
+        self._dictionaries.clear()
+        self._equipments, self._place = [], {}
+        self._remembered = self._strange = 0
+        self._know(list(self._ids.items()))
 
     def _know(self, found: Sequence[tuple[str, int]]) -> None:
         """Takes names and their numbers."""
@@ -121,6 +144,10 @@ class SignalTable:
         )
         cursor = await connection.execute("SELECT name, signal_id FROM store.signal WHERE name = ANY(%s)", (names,))
         self._know(await cursor.fetchall())
+
+
+def _size(names: Names) -> int:
+    return NAME_BYTES * len(names) + sum(map(len, names))
 
 
 def signed(number: int) -> int:

@@ -42,6 +42,7 @@ FETCH_RECORDS: Final = 2_000
 FETCH_BYTES: Final = 16 << 20
 """About how much is fetched at once: how many records that is follows from the last ones' size."""
 IDLE_WAIT_S: Final = 0.25
+"""So often, at least, it is looked whether the flush is due after all, and whether to stop."""
 BUSY_WAIT_S: Final = 0.01
 """A flush that is due while another is being written looks so often whether it is its turn."""
 COMMIT_EVERY_S: Final = 1.0
@@ -177,7 +178,7 @@ class Worker:
         if not self._pending.readings:
             return IDLE_WAIT_S
         left = self._patience_s() - self._age_s()
-        return max(left, BUSY_WAIT_S if self._writing else 0.001)
+        return min(max(left, BUSY_WAIT_S if self._writing else 0.001), IDLE_WAIT_S)
 
     def _age_s(self) -> float:
         return time.monotonic() - self._pending_since_s
@@ -255,6 +256,7 @@ class Worker:
 
     async def _recheck(self) -> None:
         self._rechecked_s = time.monotonic()
+        await self._drain()  # a flush that is halved resolves names on the side connection, too
         stopped = list(self._stopped)
         positions = await load_positions(self._side, SERVICE, stopped)
         for partition in stopped:

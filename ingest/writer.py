@@ -86,7 +86,7 @@ class Writer:
         self._handed: dict[Partition, tuple[int, Mark]] = {}
         """Of each partition, the offset after the last record that was prepared (at first: stored), and that record."""
         self.signals = 0
-        """How many signals the last flush had."""
+        """How many signals the last flush with rows had."""
 
     async def load(self) -> None:
         """Reads from the store what is kept in memory."""
@@ -108,13 +108,15 @@ class Writer:
     async def prepare(self, readings: Sequence[Reading], reader: Reader) -> Job | Faulty:
         """Everything about a flush that needs no transaction; goes on while the one before it is written.
 
-        Raises LogDiscontinuity where the log was replaced under the reader since the flush before was prepared.
+        Raises a group, with LogDiscontinuity in it where the log was replaced under the reader since the flush before.
         """
         touched = {reading.record.partition for reading in readings}
         before = {partition: self._handed[partition] for partition in touched if partition in self._handed}
-        job, _ = await asyncio.gather(self._attempt(readings), verify_unchanged(reader, before))
+        async with asyncio.TaskGroup() as group:
+            attempt = group.create_task(self._attempt(readings), name="prepare")
+            group.create_task(verify_unchanged(reader, before), name="same log")
         self._handed.update({r.record.partition: (r.record.offset + 1, r.mark) for r in readings})
-        return job
+        return attempt.result()
 
     async def _attempt(self, readings: Sequence[Reading]) -> Job | Faulty:
         try:
@@ -177,7 +179,8 @@ class Writer:
     def _written(self, readings: Sequence[Reading], outcome: Outcome, seconds: float) -> None:
         for reading in readings:
             self.expected[reading.record.partition] = reading.record.offset + 1
-        self.signals = len(outcome.prepared.latest)
+        if len(outcome.prepared.latest):  # one of dead or repeated samples alone says nothing of the fleet
+            self.signals = len(outcome.prepared.latest)
         self.latest.add(outcome.prepared.latest)
         metrics.count(readings, outcome, seconds=seconds, now_us=time.time_ns() // 1000)
         for letter in outcome.dead:
