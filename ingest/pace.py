@@ -13,7 +13,7 @@ from typing import Final
 ROWS_PER_SIGNAL: Final = 100
 MIN_ROWS: Final = 500_000
 MAX_ROWS: Final = 4_000_000
-"""With records, sorted columns and what sorting needs some 100 bytes a row, of two flushes at a time."""
+"""With records, sorted columns and what sorting needs some 70 bytes a row, of three flushes at a time."""
 MAX_BYTES: Final = 224 << 20
 """Of records: those of a large fleet repeat their names, some 50 bytes a sample."""
 

@@ -1,9 +1,9 @@
 """One worker: reads its partitions, gathers flushes, has them written, and begins again from the database when anything fails.
 
 Invariants: what is in memory is never the truth: after any error it is dropped, and partitions are sought to the offsets
-in the database. One transaction at a time; while it runs, the next flush is fetched, decoded and sorted, and no more
-than that one: two flushes are in memory. A partition whose log does not continue what was processed is stopped and
-named, the others go on.
+in the database. One transaction at a time; while it runs, the next flush is sorted and waits, and the one after it is
+fetched and decoded: three flushes are in memory at most. A partition whose log does not continue what was processed is
+stopped and named, the others go on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import psycopg
 import structlog
 
 from ingest import metrics
-from ingest.decode import Decoder
+from ingest.decode import Decoder, Reading
 from ingest.events import FromEdge, insert_events, own_event
 from ingest.flush import Flush
 from ingest.latest import Latest
@@ -70,7 +70,10 @@ class Worker:
         self._pending_since_s = 0.0
         self._jobs: asyncio.Queue[Job | Faulty] = asyncio.Queue()
         self._taken = asyncio.Event()
-        self._writing = False
+        self._taken.set()
+        self._unwritten = 0
+        """Flushes that are being written or wait for it: two at most."""
+        self._decoding: asyncio.Task[list[Reading]] | None = None
         self._stopped: dict[Partition, str] = {}
         self._committed_s = 0.0
         self._rechecked_s = 0.0
@@ -96,6 +99,7 @@ class Worker:
                 await self._commit()
                 if self._stopped and time.monotonic() - self._rechecked_s > RECHECK_S:
                     await self._recheck()
+            await self._decoded()
             if self._pending.readings:
                 await self._hand_over()
             await self._drain()
@@ -143,6 +147,7 @@ class Worker:
 
     async def revoked(self, partitions: Sequence[Partition]) -> None:
         """See Assignment: what is being written is finished, what is only read is forgotten."""
+        await self._decoded()
         await self._drain()
         before = len(self._pending.readings)
         self._pending.drop(partitions)
@@ -163,22 +168,32 @@ class Worker:
     # ---- from the log to the writer
 
     async def _read(self, reader: Reader) -> None:
+        """Fetches records, while those that were fetched before are decoded."""
         records = await reader.fetch(max_records=self._fetch_records, max_wait_s=self._wait_s())
+        await self._decoded()
         if not records:
             return
         size = sum(len(record.value) for record in records) // len(records)
         self._fetch_records = min(max(FETCH_BYTES // (size + 1), 16), FETCH_RECORDS)
         kept = [record for record in records if record.partition not in self._stopped]
         self._unstored += len(kept)
-        if not self._pending.readings:
-            self._pending_since_s = time.monotonic()
-        self._pending.add(await asyncio.to_thread(self._decoder.read, kept))
+        self._decoding = asyncio.create_task(asyncio.to_thread(self._decoder.read, kept), name="decode")
+
+    async def _decoded(self) -> None:
+        """What was fetched joins the pending flush."""
+        if self._decoding is not None:
+            decoding, self._decoding = self._decoding, None
+            if not self._pending.readings:
+                self._pending_since_s = time.monotonic()
+            self._pending.add(await decoding)
 
     def _wait_s(self) -> float:
+        if self._decoding is not None:
+            return 0.0
         if not self._pending.readings:
             return IDLE_WAIT_S
         left = self._patience_s() - self._age_s()
-        return min(max(left, BUSY_WAIT_S if self._writing else 0.001), IDLE_WAIT_S)
+        return min(max(left, BUSY_WAIT_S if self._unwritten else 0.001), IDLE_WAIT_S)
 
     def _age_s(self) -> float:
         return time.monotonic() - self._pending_since_s
@@ -196,29 +211,29 @@ class Worker:
             return False
         if self._pace().full(pending.rows, pending.bytes):
             return True
-        return not self._writing and self._age_s() >= self._patience_s()
+        return not self._unwritten and self._age_s() >= self._patience_s()
 
     async def _hand_over(self) -> None:
-        """Prepares the pending flush, and returns when its transaction begins."""
+        """Has the pending flush written: after the one that waits for it, which must have been taken."""
+        await self._taken.wait()
         flush, self._pending = self._pending, Flush()
         job = await self._writer.prepare(flush.readings, self._the_reader)
         self._taken.clear()
+        self._unwritten += 1
         self._jobs.put_nowait(job)
-        await self._taken.wait()
 
     async def _write(self) -> None:
         """Writes what is handed over, one flush after the other."""
         while True:
             job = await self._jobs.get()
-            self._writing = True
             self._taken.set()
             await self._writer.write(job)
             self._unstored -= len(job.readings)
-            self._writing = False
+            self._unwritten -= 1
             self._jobs.task_done()
 
     async def _drain(self) -> None:
-        """Waits for the transaction in progress."""
+        """Waits for what was handed over."""
         await self._jobs.join()
 
     async def _commit(self, *, force: bool = False) -> None:
