@@ -179,3 +179,19 @@ async def test_whatever_a_record_says_it_is_set_aside_and_the_next_goes_in(
         letters = await stored_with(plain_store, edge, records, letters=1)
     assert [seq for _, seq, _ in letters] == [0], rule
     assert (await audit(plain_store)).clean
+
+
+async def test_a_record_of_samples_whose_names_the_store_cannot_take_is_set_aside_alone(
+    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails before its flush has a transaction, while names are resolved."""
+    counting = Counting(monkeypatch)
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        records = [edge.samples(batch([f"a/x{n}", f"a/{LONG}"] if n == 5 else [f"a/x{n}"])) for n in range(16)]
+        records.append(edge.ledger())
+        letters = await stored_with(plain_store, edge, records, letters=1)
+    assert letters == [("content", 5, 5)]
+    assert (count(plain_store), counting.failed) == (150, 0)
+    report = await audit(plain_store)
+    assert (report.dead, report.lost, report.doubled) == (20, 0, 0)
