@@ -32,9 +32,8 @@ def judged(held: Reads, answers: int, *, why: list[Excuse] | None = None, last: 
     """Against a device that gave so many answers, one every 0.5 s."""
     found = Found()
     status = np.array([GOOD] * (answers - 1) + [last], np.uint8)
-    found.add(
-        "unit-5", Given(np.arange(answers, dtype=np.float64) * 0.5, status), held, sums(answers, INDEX), why or []
-    )
+    said = Given(np.arange(answers, dtype=np.float64) * 0.5, status, np.zeros(answers, np.bool_))
+    found.add("unit-5", said, held, sums(answers, INDEX), why or [])
     return found
 
 

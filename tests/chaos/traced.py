@@ -53,7 +53,7 @@ class Found:
         self.twice += int((held.rows - held.points).sum())
         whole = (held.rows == POINTS) & (held.values == POINTS)
         self.torn += [f"{name} {held.number[at]} ({held.rows[at]} rows)" for at in np.flatnonzero(good & ~whole)]
-        stored = Stored(held.number[good], held.total[good], held.time_s[~good])
+        stored = Stored(held.number[good], held.total[good], held.time_s[good], held.time_s[~good])
         self.reads.add(name, said, stored, checks, why)
 
 
@@ -62,7 +62,8 @@ def trace(url: str, fleet: Fleet, file: Path, excuses: Sequence[Excuse]) -> Foun
     found = Found()
     with np.load(file) as given, psycopg.connect(url) as connection:
         for place in fleet.places:
-            said = Given(given[f"{place.name}/at_s"], given[f"{place.name}/status"])
+            status = given[f"{place.name}/status"]
+            said = Given(given[f"{place.name}/at_s"], status, np.zeros(len(status), np.bool_))
             why = [Excuse(e.begin_s, e.end_s, "", e.why) for e in excuses if e.name == edge_name(place.edge)]
             held = read(connection, place.name)
             found.add(place.name, said, held, sums(len(said.status), place.index), why)
