@@ -166,9 +166,9 @@ def _equipment(name: str, points: dict[str, Any]) -> dict[str, Any]:
         "area": None,
         "parties": {"owner": None, "user": None, "maintainer": None},
         "registration": None,
-        "location": None,
+        "location": "",
         "position": None,
-        "model": None,
+        "model": "",
         "status": "in_use",
         "points": points,
     }
