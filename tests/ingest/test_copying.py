@@ -96,6 +96,7 @@ class Watched:
                 self.inside = False
 
         monkeypatch.setattr(copying, "_send", watched)
+        monkeypatch.setattr(copying, "SEND_BUFFER_BYTES", 1 << 16)  # or all of it is sent before the server reads any
 
 
 @pytest.mark.parametrize("times", [1, 3])
