@@ -130,6 +130,21 @@ async def test_drops_explain_what_is_missing_and_only_so_much(store: Settings) -
     assert (await audit(store)).lost == 1
 
 
+@pytest.mark.parametrize(("began", "doubled"), [("now()", 4), ("now() - interval '200 days'", 0)])
+async def test_a_drop_that_nothing_lacks_was_stored_all_the_same(store: Settings, began: str, doubled: int) -> None:
+    """Unless its epoch began before what retention keeps: then its rows may have been there, and be gone."""
+    async with producing(store) as producer, ingesting(store):
+        edge = Edge(producer)
+        await edge.send_samples(batch(["a/x"], start_us=HOUR))
+        edge.seq += 1
+        await edge.send_dropped(DroppedRange(edge.epoch, 1, 1, 4))
+        await edge.send_ledger()
+        await until(lambda: execute(store.store, "SELECT upper(accepted) FROM ingest_progress") == [(edge.seq,)])
+    execute(store.store, f"UPDATE store.progress SET first_at = {began}")  # noqa: S608
+    report = await audit(store)
+    assert (count(store), report.lost, report.doubled) == (10, 0, doubled)
+
+
 async def test_a_drop_that_says_of_what_explains_only_that(store: Settings) -> None:
     """Of the two equipments that lack rows, one lost them: the drop of the other is not spent on it."""
     async with producing(store) as producer, ingesting(store):
