@@ -11,7 +11,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from ingest import copy
-from ingest.aggregates import MINUTE_US, SETTLED_US, late_runs, refresh
+from ingest.aggregates import MINUTE_US, SETTLED_US, late_runs, note_late, refresh
 from ingest.retention import apply_retention, kept
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
@@ -170,6 +170,21 @@ async def test_only_the_minutes_that_late_samples_touch_are_made_again(plain_sto
     assert execute(plain_store.store, "SELECT count(*) FROM store.late") == [(0,)]
 
 
+@pytest.mark.parametrize(("late_us", "noted"), [(1, 1), (MINUTE_US, 1), (0, 0), (-1, 0)])
+async def test_a_sample_is_late_that_is_older_than_what_is_closed_by_however_little(
+    plain_store: Settings, late_us: int, noted: int
+) -> None:
+    time_us = np.array([HOUR - late_us])
+    row = copy.Rows(np.ones(1, np.int32), time_us, np.ones(1), np.full(1, 192, np.uint8))
+    async with await connect(plain_store, INGEST, autocommit=True) as connection:
+        await refresh(connection, HOUR + SETTLED_US, kept_days=90)
+        async with connection.transaction():
+            await note_late(connection, row, first_us=HOUR - late_us)
+    minute = (HOUR - late_us) // MINUTE_US
+    found = execute(plain_store.store, "SELECT signal_id, first, last FROM store.late")
+    assert found == [([1], [minute], [minute])] * noted
+
+
 async def test_closing_waits_for_a_writer_that_has_not_heard_of_it(plain_store: Settings) -> None:
     """A flush in mid-transaction: its rows are neither seen nor noted yet, so their minutes may not be closed."""
     execute(
@@ -286,15 +301,21 @@ async def test_minutes_and_hours_have_a_retention_of_their_own(plain_store: Sett
     execute(
         plain_store.store, "INSERT INTO store.signal (name, equipment, point, name_hash) VALUES ('a/x', 'a', 'x', 1)"
     )
-    for days in (4_100, 500, 10):
+    almost = {
+        "samples": 89.9,
+        "samples_1m": 399.9,
+        "samples_1h": 3_659.9,
+    }  # what lies beside it is dropped with it, not before
+    for days in (4_100, 1_000, 10, *almost.values()):
         at = now - timedelta(days=days)
         execute(plain_store.store, "SELECT store.ensure_sample_partitions(%s, %s)", (at, at))
-        execute(plain_store.store, "INSERT INTO store.sample VALUES (1, %s, %s, 192)", (at, float(days)))
+        execute(plain_store.store, "INSERT INTO store.sample VALUES (1, %s, %s, 192)", (at, days))
     async with await connect(plain_store, INGEST, autocommit=True) as connection:
         await refresh(connection, now_us(), kept_days=90)
         await apply_retention(plain_store, connection)
     found = {view: [row[5] for row in aggregate(plain_store, view)] for view in ("samples_1m", "samples_1h")}
-    assert found == {"samples_1m": [10.0], "samples_1h": [500.0, 10.0]}
+    assert found == {"samples_1m": [399.9, 89.9, 10.0], "samples_1h": [3_659.9, 1_000.0, 399.9, 89.9, 10.0]}
+    assert sorted(execute(plain_store.store, "SELECT value FROM samples")) == [(10.0,), (89.9,)]
 
 
 def test_a_query_by_signal_of_long_ago_reads_no_raw_sample(plain_store: Settings) -> None:
