@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.bus import make_bus, spare
 from edge.decode import Frame
 from edge.driver import Outcome
 from edge.lane import Watch
 from edge.modbus import Group, ModbusDevice, Plan, make_device
-from edge.mqtt_broker import Broker, make_broker, secure
+from edge.mqtt_broker import Broker, make_broker, secure, why_not_connected
 from edge.payload import ListTopic, PointTopic, StateTopic, look_up, parse_json
 from edge.plan import BIT_TABLES, Request
 from edge.topics import make_topics
 from telemetry.clock import SystemClock
+from telemetry.files import load_plant, load_profile
 from telemetry.names import split_signal
 from telemetry.plant import Address, Endpoint, Equipment, PlantEquipment, parse_address
 from telemetry.profile import ModbusPoint, Profile
@@ -52,36 +56,71 @@ class ProbeRow:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be read."""
+
+    address: str
+    profile: Profile
+    endpoint: Endpoint
+    """How it is reached: time-outs, certificates, logins."""
+
+
+Tell = Callable[[str], None]
+
+
+def aim(at: str, profile: str | None, *, plant: Path | None, profiles_dir: Path | None) -> Target:
+    """`at` is an address, or an equipment of the plant file, which then says the profile, too. Raises ConfigError, and
+    ValueError where it is neither, or nobody says the profile.
+    """
+    known = load_plant(plant, profiles_dir=profiles_dir) if plant is not None else None
+    named = load_profile(profile, profiles_dir=profiles_dir) if profile is not None else None
+    one = next((e for e in known.equipment if e.id == at), None) if known is not None else None
+    if one is not None and known is not None:
+        return Target(one.entry.address, named or one.profile, known.endpoint(one.address))
+    if "://" not in at:
+        raise ValueError(f"expected an address, or equipment of {plant or 'a plant file (--plant)'}, found {at!r}")
+    if named is None:
+        raise ValueError("expected --profile with an address, found none")
+    return Target(at, named, known.endpoint(parse_address(at)) if known is not None else Endpoint())
+
+
 async def probe(
-    address: str, profile: Profile, *, endpoint: Endpoint | None = None, wait_s: float = WAIT_S
+    address: str,
+    profile: Profile,
+    *,
+    endpoint: Endpoint | None = None,
+    wait_s: float = WAIT_S,
+    tell: Tell = lambda why: None,
 ) -> list[ProbeRow]:
     """Every point of `profile` that can be read at `address`, in the profile's order.
 
-    A device that does not answer gives rows of quality `comms`. Raises ValueError for an address that is none.
+    A device that does not answer gives rows of quality `comms`; `tell` is told why. Raises ValueError for an address that
+    is none, ConfigError for certificates and logins that cannot be read.
     """
     parsed = parse_address(address)
     rows = (
-        await _modbus(parsed, profile, endpoint or Endpoint())
+        await _modbus(parsed, profile, endpoint or Endpoint(), tell)
         if parsed.is_modbus
-        else await _mqtt(parsed, profile, endpoint or Endpoint(), wait_s)
+        else await _mqtt(parsed, profile, endpoint or Endpoint(), wait_s, tell)
     )
     order = {name: place for place, name in enumerate(profile.points)}
     return sorted(rows, key=lambda row: order[row.point])
 
 
-async def _modbus(address: Address, profile: Profile, endpoint: Endpoint) -> list[ProbeRow]:
+async def _modbus(address: Address, profile: Profile, endpoint: Endpoint, tell: Tell) -> list[ProbeRow]:
     entry = PlantEquipment(id=_ID, profile=profile.profile, address=f"{address.endpoint}/{address.unit}")
     clock = SystemClock()
     bus = make_bus(address, endpoint, clock, Watch(), file="endpoint")
     spare(bus, endpoint.quirks(profile.modbus))
     device = make_device(Equipment(_ID, profile, address, entry), bus, clock, endpoint)
     try:
-        return [row for number in range(len(device.groups)) for row in await _read(device, number)]
+        return [row for number in range(len(device.groups)) for row in await _read(device, number, tell)]
     finally:
         bus.close()
 
 
-async def _read(device: ModbusDevice, number: int) -> list[ProbeRow]:
+async def _read(device: ModbusDevice, number: int, tell: Tell) -> list[ProbeRow]:
     """The points of a group; read again as long as the device's refusals teach a plan that may do better."""
     group = device.groups[number]
     made, came = group.plan, await _cycle(device, number)
@@ -89,16 +128,17 @@ async def _read(device: ModbusDevice, number: int) -> list[ProbeRow]:
         if group.plan is made:
             break
         made, came = group.plan, await _cycle(device, number)
-    return _rows(came, group, made)
+    for fault in came.faults:
+        tell(fault)
+    assert isinstance(came.received, Frame)  # noqa: S101
+    return _rows(came.received, group, made)
 
 
-async def _cycle(device: ModbusDevice, group: int) -> Frame:
+async def _cycle(device: ModbusDevice, group: int) -> Outcome:
     """One cycle of a group. Its time is bounded by the device's time-outs."""
     over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     device.begin(group, over.set_result)
-    frame = (await over).received
-    assert isinstance(frame, Frame)  # noqa: S101
-    return frame
+    return await over
 
 
 def _rows(came: Frame, group: Group, made: Plan) -> list[ProbeRow]:
@@ -133,10 +173,10 @@ def _raw(point: ModbusPoint, request: Request, payload: bytes) -> list[int] | in
     return [int(word) for word in words]
 
 
-async def _mqtt(address: Address, profile: Profile, endpoint: Endpoint, wait_s: float) -> list[ProbeRow]:
+async def _mqtt(address: Address, profile: Profile, endpoint: Endpoint, wait_s: float, tell: Tell) -> list[ProbeRow]:
     made = make_topics(_ID, profile)
     topics = {n: topic for n, topic in made.by_name.items() if isinstance(topic, StateTopic | ListTopic)}
-    heard = await _listen(make_broker(address, endpoint, edge=_ID, file="endpoint"), list(topics), wait_s)
+    heard = await _listen(make_broker(address, endpoint, edge=_ID, file="endpoint"), list(topics), wait_s, tell)
     return [row for name, topic in topics.items() for row in _topic(topic, heard.get(name), profile, made.block.names)]
 
 
@@ -154,14 +194,20 @@ def _topic(topic: PointTopic, payload: bytes | None, profile: Profile, names: Se
     return [_row(profile, f.point, raw, *read.get(f.point, (None, BAD_COMMS))) for f in topic.fields]
 
 
-async def _listen(broker: Broker, topics: Sequence[str], wait_s: float) -> dict[str, bytes]:
+async def _listen(broker: Broker, topics: Sequence[str], wait_s: float, tell: Tell) -> dict[str, bytes]:
     """The first payload on each topic below the prefix, as far as they come within `wait_s`."""
     heard: dict[str, bytes] = {}
+    why = ["broker does not answer"]
     complete, loop = asyncio.Event(), asyncio.get_running_loop()
     prefix = broker.address.prefix
 
-    def connected(client: Client, *_: Any) -> None:
-        client.subscribe([(f"{prefix}/{topic}", 1) for topic in topics])
+    def connected(client: Client, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        why[:] = [f"broker refused: {reason}"] if reason.is_failure else []
+        if not reason.is_failure:
+            client.subscribe([(f"{prefix}/{topic}", 1) for topic in topics])
+
+    def failed(client: Client, userdata: Any) -> None:
+        why[:] = [why_not_connected(sys.exc_info()[1])]  # paho calls this while it handles what went wrong
 
     def message(client: Client, userdata: Any, came: MQTTMessage) -> None:
         heard.setdefault(came.topic.removeprefix(f"{prefix}/"), bytes(came.payload))
@@ -170,14 +216,16 @@ async def _listen(broker: Broker, topics: Sequence[str], wait_s: float) -> dict[
 
     client = Client(CallbackAPIVersion.VERSION2, client_id=f"vigil-probe-{secrets.token_hex(4)}")
     secure(client, broker)
-    client.on_connect, client.on_message = connected, message
+    client.on_connect, client.on_connect_fail, client.on_message = connected, failed, message
     client.connect_async(broker.address.host, broker.address.port, keepalive=30)
     client.loop_start()
     try:
         async with asyncio.timeout(wait_s):
             await complete.wait()
     except TimeoutError:
-        pass
+        silent = [f"nothing on {prefix}/{topic} within {wait_s:g} s" for topic in topics if topic not in heard]
+        for reason in why or silent:
+            tell(reason)
     finally:
         client.disconnect()
         await asyncio.to_thread(client.loop_stop)

@@ -179,21 +179,34 @@ def plan(equipment: tuple[str, ...], plant: Path | None, state_dir: Path | None,
         click.echo(f"{row.equipment:<20} {row.every_s:>6g} s {places} {row.learned}".rstrip())
 
 
-@vigil.command(epilog=example("vigil probe modbus+tcp://10.0.0.5:502/3 --profile sola-boiler"))
-@click.argument("address")
-@click.option("--profile", required=True, help="Name of a profile, or path of its file.")
+@vigil.command(
+    epilog=example(
+        "vigil probe modbus+tcp://10.0.0.5:502/3 --profile sola-boiler", "vigil probe boiler-07 --plant p.yaml"
+    )
+)
+@click.argument("address", metavar="ADDRESS|EQUIPMENT")
+@click.option("--profile", help="Name of a profile, or path of its file. Default: the equipment's.")
+@PLANT
 @JSON
-def probe(address: str, profile: str, as_json: bool) -> int:
-    """Reads one device once: point, raw words, value, unit, quality."""
-    from edge.probe import probe as probe_device
-    from telemetry.files import load_profile
+def probe(address: str, profile: str | None, plant: Path | None, as_json: bool) -> int:
+    """Reads one device once: point, raw words, value, unit, quality; and why, where it does not answer.
 
-    settings = load_settings()
-    found = load_profile(profile, profiles_dir=settings.profiles_dir)
+    EQUIPMENT is one of the plant file, which then says profile, certificates and logins; of an ADDRESS it is asked for
+    the latter with --plant.
+    """
+    from edge.probe import aim
+    from edge.probe import probe as probe_device
+
+    settings = load_settings(plant=plant)
+    file = plant if "://" in address else settings.plant
     try:
-        rows = asyncio.run(probe_device(address, found))
+        at = aim(address, profile, plant=file, profiles_dir=settings.profiles_dir)
+        whys = dict[str, None]()
+        rows = asyncio.run(probe_device(at.address, at.profile, endpoint=at.endpoint, tell=whys.setdefault))
     except ValueError as error:
         raise click.UsageError(f"ADDRESS: {error}") from error
+    for why in whys:
+        click.echo(why, err=True)
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in rows], ensure_ascii=False))
     else:

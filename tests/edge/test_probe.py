@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from edge.probe import probe
+from edge.probe import aim, probe
+from telemetry.plant import Endpoint
 from telemetry.profile import Profile
 from tests.edge.build import make_profile
-from tests.edge.device import Ask, Device, data, frame
+from tests.edge.device import Ask, Device, data, frame, silent
 from tests.edge.test_mqtt import Publisher
 from tests.fixtures.mosquitto import Mosquitto
+from tests.fixtures.ports import free_port
 
 
 @pytest.fixture
@@ -69,8 +72,18 @@ async def test_what_a_device_refuses_hides_nothing_that_it_would_answer() -> Non
 async def test_a_device_that_is_not_there_has_rows_without_values(profile: Profile) -> None:
     async with Device() as device:
         pass
-    rows = await probe(f"{device.url}/1", profile)
+    whys: list[str] = []
+    rows = await probe(f"{device.url}/1", profile, tell=whys.append)
     assert {(r.raw, r.value, r.quality) for r in rows} == {(None, None, "comms")}
+    assert whys
+    assert all(f"not connected: 127.0.0.1:{device.port} refused" in why for why in whys)
+
+
+async def test_why_a_device_does_not_answer_is_told_with_its_registers(profile: Profile) -> None:
+    whys: list[str] = []
+    async with Device(silent) as device:
+        await probe(f"{device.url}/1", profile, endpoint=Endpoint(timeout_s=0.05), tell=whys.append)
+    assert "coil 3+1: no answer within 0.05 s" in whys
 
 
 async def test_an_mqtt_device_is_listened_to_and_what_does_not_come_is_said(
@@ -78,8 +91,10 @@ async def test_an_mqtt_device_is_listened_to_and_what_does_not_come_is_said(
 ) -> None:
     device = Publisher(mosquitto)
     device.say("plant/1/state", {"values": {"x": 1.5}}, retain=True)
-    rows = await probe(f"{mosquitto.url}/plant/1", profile, wait_s=1.0)
+    whys: list[str] = []
+    rows = await probe(f"{mosquitto.url}/plant/1", profile, wait_s=1.0, tell=whys.append)
     device.close()
+    assert whys == ["nothing on plant/1/other within 1 s"]
     assert [(r.point, r.raw, r.value, r.unit, r.quality) for r in rows] == [
         ("x", 1.5, 1.5, "mm", "good"),
         ("y", None, None, "", "comms"),
@@ -89,3 +104,35 @@ async def test_an_mqtt_device_is_listened_to_and_what_does_not_come_is_said(
 async def test_an_address_that_is_none_is_told(profile: Profile) -> None:
     with pytest.raises(ValueError, match="expected modbus"):
         await probe("http://device/1", profile)
+
+
+async def test_why_a_broker_is_not_reached_is_told(profile: Profile) -> None:
+    whys: list[str] = []
+    await probe(f"mqtt://127.0.0.1:{free_port()}/plant/1", profile, wait_s=0.5, tell=whys.append)
+    assert whys == ["broker cannot be reached: Connection refused"]
+
+
+PLANT = """
+site: {id: works, name: {zh: 一厂, en: Works}, timezone: Asia/Shanghai}
+endpoints: {modbus+tcp://10.0.0.5:502: {timeout_s: 0.2}}
+equipment:
+  - id: door-1
+    profile: lift-door
+    address: modbus+tcp://10.0.0.5:502/3
+    points: {humidity: {modbus: {address: 77}}}
+"""
+
+
+def test_equipment_of_a_plant_file_is_read_as_the_plant_file_says(tmp_path: Path) -> None:
+    plant = tmp_path / "plant.yaml"
+    plant.write_text(PLANT, encoding="utf-8")
+    found = aim("door-1", None, plant=plant, profiles_dir=None)
+    humidity = found.profile.points["humidity"].modbus
+    assert (found.address, found.endpoint.timeout_s) == ("modbus+tcp://10.0.0.5:502/3", 0.2)
+    assert humidity is not None
+    assert humidity.address == 77
+    beside = aim("modbus+tcp://10.0.0.5:502/4", "pump-testbed", plant=plant, profiles_dir=None)
+    assert (beside.profile.profile, beside.endpoint.timeout_s) == ("pump-testbed", 0.2)
+    for at, expected in (("door-2", "equipment of .*plant.yaml, found 'door-2'"), ("mqtt://b/x", "expected --profile")):
+        with pytest.raises(ValueError, match=expected):
+            aim(at, None, plant=plant, profiles_dir=None)

@@ -112,6 +112,7 @@ def test_probe_says_each_point_as_json_and_fails_where_nothing_answers(tmp_path:
     assert {row["point"] for row in rows} >= {"ball_bearing", "humidity", "vibration"}
     assert all(set(row) == {"point", "raw", "value", "unit", "quality"} for row in rows)
     assert {row["quality"] for row in rows} == {"comms"}
+    assert "not connected: 127.0.0.1" in result.stderr
 
 
 def test_probe_reads_a_live_device(tmp_path: Path) -> None:
