@@ -1,6 +1,7 @@
 """One partition as the worker holds it: its engine, its place on the log, and the records that it makes of a fetch.
 
-Invariant: everything before `next` is in the engine; everything before `saved` is in the store's snapshot.
+Invariant: everything before `next` is in the engine; everything before `saved` is in the store's snapshot, and the record
+before it is what `place` knows it by.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Lane:
     saved: int
     next: int
     last: Mark | None
+    saved_last: Mark | None
+    """The record at `saved` − 1."""
     verified: bool = False
     dirty: bool = False
     """The engine changed without a record (an edge that went silent)."""
@@ -64,6 +67,11 @@ class Lane:
         merged.flush()
         self.next = records[-1].offset + 1
         self.last = mark(records[-1])
+
+    @property
+    def place(self) -> tuple[int, Mark] | None:
+        """What the log is recognised by: the offset of the snapshot, and the record before it. None: nothing to compare."""
+        return None if self.saved_last is None else (self.saved, self.saved_last)
 
     def owe(self, edge: str, findings: Sequence[Finding]) -> None:
         """Findings to be published."""

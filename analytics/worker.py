@@ -2,7 +2,8 @@
 
 Order, for each fetch: the engine takes the records; what it found becomes durable on the log; only then may a snapshot
 with their offset be saved. After a crash the last snapshot is restored and the log read again from its offset: the same
-records give the same findings with the same ids.
+records give the same findings with the same ids. Findings and snapshots leave only after the record before the last
+snapshot was compared with the log once more: nothing of another log that took its place is told or kept.
 
 What is away stops only what needs it: without the store, detection goes on and snapshots wait; without the log, all waits.
 """
@@ -27,7 +28,7 @@ from analytics.silence import Silence
 from telemetry.clock import Clock
 from telemetry.errors import LogUnavailable, RecordError, StoreUnavailable
 from telemetry.log.protocol import InRecord, Partition, Reader
-from telemetry.position import verify_continuity
+from telemetry.position import verify_continuity, verify_unchanged
 from telemetry.service import Health, wait_until
 
 log = structlog.get_logger()
@@ -76,7 +77,7 @@ class Worker:
         starts = {}
         for partition, (position, state) in loaded.items():
             start = position.next or (await reader.bounds(partition)).first
-            lane = Lane(self._engine(), position, position.next, start, position.last)
+            lane = Lane(self._engine(), position, position.next, start, position.last, position.last)
             if state is not None:
                 self._restore(partition, lane, state)
             self._lanes[partition] = lane
@@ -97,7 +98,7 @@ class Worker:
             while not self._tools.stop.is_set():
                 records = await self._fetch(reader)
                 began = asyncio.get_running_loop().time()
-                if records is not None and await self._verified(reader) and await self._take(records):
+                if records is not None and await self._verified(reader) and await self._take(reader, records):
                     if records:
                         metrics.DETECT_S.observe(asyncio.get_running_loop().time() - began)
                     await self._look(reader)
@@ -137,7 +138,7 @@ class Worker:
                     log.info("partition assigned", topic=partition.topic, partition=partition.number, next=lane.next)
         return True
 
-    async def _take(self, records: Sequence[InRecord]) -> bool:
+    async def _take(self, reader: Reader, records: Sequence[InRecord]) -> bool:
         """Takes a fetch and publishes what it gave; False if told to stop before all was durable."""
         now_us = self._tools.clock.now_us()
         for partition, lane in self._lanes.items():
@@ -146,13 +147,28 @@ class Worker:
                 lane.take(mine, now_us=now_us)
                 self._silence.heard(lane.heard, asyncio.get_running_loop().time())
                 self._count(lane.engine)
-        return await self._publish()
+        return await self._publish(reader)
 
-    async def _publish(self) -> bool:
-        for lane in self._lanes.values():
-            if lane.owed and not await self._tools.publisher.publish(lane.owed):
+    async def _publish(self, reader: Reader) -> bool:
+        for partition, lane in self._lanes.items():
+            if not lane.owed:
+                continue
+            if not await self._unchanged(reader, partition, lane) or not await self._tools.publisher.publish(lane.owed):
                 return False
             lane.owed.clear()
+        return True
+
+    async def _unchanged(self, reader: Reader, partition: Partition, lane: Lane) -> bool:
+        """Whether it is still the log that the lane began on. False if told to stop before it answered."""
+        while lane.place is not None:
+            try:
+                await verify_unchanged(reader, {partition: lane.place})
+            except LogUnavailable as error:
+                self._tools.health.missing("log", str(error))
+                if await wait_until(self._tools.stop, RETRY_S):
+                    return False
+            else:
+                break
         return True
 
     async def _look(self, reader: Reader) -> None:
@@ -174,7 +190,7 @@ class Worker:
                 if found:
                     lane.dirty = True
                     self._save_at = 0.0
-        await self._publish()
+        await self._publish(reader)
 
     async def _keep(self, reader: Reader) -> None:
         """Begins a snapshot when one is due and none is being saved; raises what the last one failed with."""
@@ -190,7 +206,7 @@ class Worker:
         try:
             for partition, lane in list(self._lanes.items()):
                 if (lane.next != lane.saved or lane.dirty) and lane.verified and not lane.owed:
-                    await self._save_lane(partition, lane)
+                    await self._save_lane(reader, partition, lane)
             self._tools.health.found("store")
             if places := {p: lane.saved for p, lane in self._lanes.items() if lane.saved}:
                 await reader.commit(places)
@@ -201,16 +217,18 @@ class Worker:
         took = asyncio.get_running_loop().time() - began
         self._save_at = began + max(SNAPSHOT_S, SNAPSHOT_SHARE * took)
 
-    async def _save_lane(self, partition: Partition, lane: Lane) -> None:
+    async def _save_lane(self, reader: Reader, partition: Partition, lane: Lane) -> None:
         began = asyncio.get_running_loop().time()
         next_, last, lane.dirty = lane.next, lane.last, False
         captured = lane.engine.capture()
         try:
+            if lane.place is not None:  # after the capture: whatever it holds was fetched before this
+                await verify_unchanged(reader, {partition: lane.place})
             size = await self._tools.keeper.save(partition, captured, expected=lane.saved, next=next_, last=last)
-        except StoreUnavailable:
+        except (StoreUnavailable, LogUnavailable):
             lane.dirty = True
             raise
-        lane.saved = next_
+        lane.saved, lane.saved_last = next_, last
         metrics.SNAPSHOT_S.set(asyncio.get_running_loop().time() - began)
         metrics.SNAPSHOT_BYTES.set(size)
         metrics.SNAPSHOT_AT.set(time())

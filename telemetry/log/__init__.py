@@ -20,6 +20,7 @@ def open_log(settings: Settings) -> Log:
         from telemetry.log.kafka import KafkaLog
         from telemetry.log.kafka_access import access
 
-        return KafkaLog(access(settings), settings.log_partitions, settings.log_replication)
+        directory = settings.state_dir / "log"
+        return KafkaLog(access(settings), directory, settings.log_partitions, settings.log_replication)
     expected = "embedded: or kafka://host:port or kafkas://host:port"
     raise ConfigError([Fault("settings", 0, "VIGIL_LOG", expected, repr(settings.log))])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
@@ -15,6 +16,7 @@ from telemetry.errors import LogUnavailable
 from telemetry.log.kafka_access import Access, connecting
 from telemetry.log.kafka_producer import KafkaProducer
 from telemetry.log.kafka_reader import KafkaReader
+from telemetry.log.kafka_seat import take_seat
 from telemetry.log.protocol import Assignment
 
 
@@ -23,6 +25,8 @@ class KafkaLog:
     """A Kafka cluster. Nothing is connected until a producer or reader is made."""
 
     access: Access
+    directory: Path
+    """Where the seats of this machine's readers are kept."""
     partitions: int = 1
     replication: int = 1
 
@@ -35,7 +39,7 @@ class KafkaLog:
     async def reader(self, group: str, topics: Sequence[str], assignment: Assignment) -> KafkaReader:
         """See Log. Topics that are missing are made."""
         await self.ensure_topics(topics)
-        reader = KafkaReader(self.access, group, assignment)
+        reader = KafkaReader(self.access, group, assignment, take_seat(self.directory, group, topics))
         await reader.open(topics)
         return reader
 

@@ -28,6 +28,7 @@ from aiokafka.errors import (
 
 from telemetry.errors import LogDiscontinuity, LogUnavailable
 from telemetry.log.kafka_access import ANSWER_S, Access, connecting, translated
+from telemetry.log.kafka_seat import Seat
 from telemetry.log.protocol import REBALANCE_S, Assignment, Bounds, InRecord, Partition
 
 log = structlog.get_logger()
@@ -125,8 +126,9 @@ class _Lookup:
 class KafkaReader:
     """See Reader."""
 
-    def __init__(self, access: Access, group: str, assignment: Assignment) -> None:
+    def __init__(self, access: Access, group: str, assignment: Assignment, seat: Seat) -> None:
         self._access = access
+        self._seat = seat
         self._lookup = _Lookup(access)
         self._group = group
         self._assignment = assignment
@@ -134,6 +136,7 @@ class KafkaReader:
         self._consumer = AIOKafkaConsumer(
             **access.arguments(),
             group_id=group,
+            group_instance_id=seat.instance,
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_poll_interval_ms=int(REBALANCE_S * 1000),
@@ -221,8 +224,12 @@ class KafkaReader:
         self._positions.clear()
         while self._listener.news:
             self._listener.news.popleft().told.set()
-        await _stopped(self._consumer)
-        await self._lookup.close()
+        try:
+            _take_leave(self._consumer)
+            await _stopped(self._consumer)
+            await self._lookup.close()
+        finally:
+            self._seat.leave()
 
     async def _settle(self) -> None:
         """Tells the owner what came and went, and starts what came."""
@@ -334,6 +341,13 @@ async def _ends(
     partitions: Sequence[TopicPartition], consumer: AIOKafkaConsumer
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
     return await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+
+
+def _take_leave(consumer: AIOKafkaConsumer) -> None:
+    """Has `stop` leave the group: of a static member aiokafka keeps the place, and its partitions would stand until its
+    session ends. Whoever is killed says nothing, and finds its place kept."""
+    if consumer._coordinator is not None:
+        consumer._coordinator._group_instance_id = None
 
 
 async def _stopped(consumer: AIOKafkaConsumer) -> None:

@@ -111,6 +111,10 @@ class Line:
                     self.identities.append(read_envelope(record.headers).identity)
                     self.findings += decode_findings(record.value)
 
+    async def told(self) -> int:
+        """How many records of findings are on the log, read or not."""
+        return (await self._reader.bounds(Partition(FINDINGS, 0))).end
+
     async def open(self) -> None:
         self._log = open_log(self.settings)
         await self._log.ensure_topics(TOPICS)

@@ -27,7 +27,7 @@ VALUES = st.sampled_from([0.0, 1.0, 2.0, 3.0, 11.0, 51.0, 86.0, 91.0, float("nan
 
 
 def lane(of: Catalogue = CATALOGUE) -> Lane:
-    return Lane(Engine(of), Position(0, None, begun=False), 0, 0, None)
+    return Lane(Engine(of), Position(0, None, begun=False), 0, 0, None, None)
 
 
 def owed(lane_: Lane) -> list[Finding]:

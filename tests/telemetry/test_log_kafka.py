@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +30,8 @@ def topic() -> str:
 
 
 @pytest.fixture
-def log(kafka_broker: KafkaBroker) -> Log:
-    return open_log(Settings(log=kafka_broker.url))
+def log(kafka_broker: KafkaBroker, tmp_path: Path) -> Log:
+    return open_log(Settings(log=kafka_broker.url, state_dir=tmp_path))
 
 
 async def send_until_taken(producer: Producer, topic: str, records: list[OutRecord]) -> int:
@@ -102,8 +103,10 @@ async def test_what_the_group_committed_moves_nobody(log: Log, topic: str) -> No
     await producer.close()
 
 
-async def test_without_a_broker_a_producer_and_a_reader_are_unavailable_and_no_socket_is_left(topic: str) -> None:
-    log = open_log(Settings(log=f"kafka://127.0.0.1:{free_port()}"))
+async def test_without_a_broker_a_producer_and_a_reader_are_unavailable_and_no_socket_is_left(
+    topic: str, tmp_path: Path
+) -> None:
+    log = open_log(Settings(log=f"kafka://127.0.0.1:{free_port()}", state_dir=tmp_path))
     with pytest.raises(LogUnavailable):
         await log.producer()
     with pytest.raises(LogUnavailable):
@@ -135,8 +138,10 @@ def waits_for_its_next_try(fetch: asyncio.Task[Any]) -> bool:
     return getattr(getattr(fetch.get_coro(), "cr_await", None), "__name__", "") == "sleep"
 
 
-async def test_topics_are_made_with_the_partitions_that_the_settings_say(kafka_broker: KafkaBroker, topic: str) -> None:
-    log = open_log(Settings(log=kafka_broker.url, log_partitions=5))
+async def test_topics_are_made_with_the_partitions_that_the_settings_say(
+    kafka_broker: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    log = open_log(Settings(log=kafka_broker.url, log_partitions=5, state_dir=tmp_path))
     await log.ensure_topics([topic])
     await log.ensure_topics([topic])
     owner = Owner()

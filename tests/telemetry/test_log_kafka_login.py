@@ -48,6 +48,7 @@ class Guarded:
                 log_user=user,
                 log_password_file=secret,
                 log_ca_file=self.ca if ca else None,
+                state_dir=folder,
             )
         )
 
