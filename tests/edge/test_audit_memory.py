@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tests.edge.build import NOW_US, columns_of_points, make_equipment, make_pro
 from tests.edge.profiles import TEXT
 from tests.edge.readings import block_of, columns_of
 from tests.edge.sources import Given, Thing, journal_in
+from tests.fixtures.waiting import until
 
 PROFILE = make_profile(
     {
@@ -89,16 +90,16 @@ async def test_one_reading_that_cannot_be_decoded_costs_only_itself(tmp_path: Pa
                 raise ZeroDivisionError
             return super().decode(received)
 
-    journal, source, done = journal_in(tmp_path), Poisonous(), threading.Event()
+    journal, source, done = journal_in(tmp_path), Poisonous(), list[int]()
     journal.start()
     before = metrics.UNREADABLE._value.get()
     for n, value in enumerate((1.0, float("inf"), 3.0)):
         columns = columns_of_points("e", 1, time_us=NOW_US + n, value=value)
-        journal.put(source, Thing(columns, done=done.set if n == 1 else lambda: None), 1)
-    await journal.flush()
+        journal.put(source, Thing(columns, done=partial(done.append, n)), 1)
+    await until(lambda: len(done) == 3, what="nobody waits for any of them")
     stored = await journal.call(lambda spool: spool.read(0, max_records=10, max_bytes=1 << 30))
     batch = concatenate([decode_samples(s.encoded.value) for s in stored])
     assert batch.value.tolist() == [1.0, 3.0]
     assert metrics.UNREADABLE._value.get() - before == 1
-    assert done.is_set(), "nobody waits for it"
+    assert done == [0, 1, 2]
     await journal.close()
