@@ -155,7 +155,8 @@ class _Replay:
         content = reading.content
         if isinstance(content, Refused):
             raise _StillRefused(f"{content.reason}: {content.detail}")
-        if not known and not await self._first_time(reading):
+        new = await self._first_time(reading)
+        if not known and not new:
             raise _StillRefused("its sequence number is stored already")
         stored = NOTHING
         left: list[DeadLetter] = []
@@ -185,6 +186,7 @@ class _Replay:
         return read([record])[0], reason, known
 
     async def _first_time(self, reading: Reading) -> bool:
+        """Takes its place in its sequence. Until the end nobody else changes the books of its epoch."""
         if reading.identity is None:
             return True
         return (await accept(self._connection, SERVICE, [reading.identity], samples=[reading.samples]))[0]
@@ -202,20 +204,20 @@ class _Replay:
         await note_late(self._connection, stored.rows, first_us=stored.first_us)
         if reading.identity is not None:
             left = _added(stored.dead)
-            if reason is None:
-                await book_dead(self._connection, reading.identity, left, sign=1)
-                accounts = Accounts()
-                for identity, counts in stored.cells:
-                    accounts.samples(identity, counts)
-                await accounts.write(self._connection)
-            elif reason in ROWS_ONLY:
+            accounts = Accounts()
+            if reason in ROWS_ONLY:
                 gone = {
                     c: (n - left.get(c, (0, 0))[0], s - left.get(c, (0, 0))[1]) for c, (n, s) in cells_of(batch).items()
                 }
                 await book_dead(self._connection, reading.identity, gone, sign=-1)
             else:
-                await book_dead(self._connection, reading.identity, {NOBODY: (reading.samples, 0)}, sign=-1)
+                if reason is not None:  # it was booked whole, of unknown equipment
+                    await book_dead(self._connection, reading.identity, {NOBODY: (reading.samples, 0)}, sign=-1)
+                    accounts.stored(reading.identity, {NOBODY: -reading.samples})
                 await book_dead(self._connection, reading.identity, left, sign=1)
+                for identity, counts in stored.cells:
+                    accounts.samples(identity, counts)
+            await accounts.write(self._connection)
         return stored
 
     def _bounds(self) -> Bounds:

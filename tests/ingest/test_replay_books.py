@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from ingest import audit as auditing
@@ -18,7 +19,7 @@ from telemetry.settings import Settings
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing, until_stored
-from tests.ingest.test_deadletter_replays import now_readable, of_version
+from tests.ingest.test_deadletter_replays import held_replay, now_readable, of_version, said, two_letters
 from tests.ingest.test_deadletters import DAY_US
 from tests.ingest.test_kept_aggregates import HOUR, oracle, refreshed, shown
 from tests.ingest.test_register import equipment, plant
@@ -66,6 +67,32 @@ async def test_minutes_and_hours_that_were_kept_already_are_made_again_for_repla
     await refreshed(plain_store, now_us())
     for view, bin_us in (("samples_1m", MINUTE_US), ("samples_1h", HOUR_US)):
         assert shown(plain_store, view) == oracle([first, later], bin_us), view
+
+
+async def test_a_whole_letter_replayed_before_its_ledger_came_is_not_called_doubled(plain_store: Settings) -> None:
+    """Nor what of it is refused for a further reason lost. The ledger may be long in coming: its edge was killed."""
+    odd = from_rows([("a/y", now_us() - 200 * DAY_US, 7.0, 192)])
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge = Edge(producer)
+        await edge.send(of_version(edge.samples(concatenate([batch(["a/x"]), odd])), b"2.0"))
+        await until_stored(plain_store, edge)
+        now_readable(plain_store)
+        assert (await replay_dead_letters(plain_store, None)).rows == 10
+        early = await audit(plain_store)
+        await edge.send_ledger()
+        await until_stored(plain_store, edge)
+        covered = await audit(plain_store)
+    for verdict in (early, covered):
+        assert (verdict.journaled, verdict.stored, verdict.dead, verdict.lost, verdict.doubled) == (11, 10, 1, 0, 0)
+
+
+async def test_while_a_letter_is_replayed_no_worker_books_for_the_same_epoch(plain_store: Settings) -> None:
+    await two_letters(plain_store)
+    now_readable(plain_store)
+    with held_replay(plain_store) as process:
+        assert await said(process) == "held"
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            execute(plain_store.store, "SELECT FROM store.progress FOR UPDATE NOWAIT")
 
 
 async def test_a_record_whose_place_is_only_taken_by_its_replay_is_counted_before_the_ledger_covers_it(
