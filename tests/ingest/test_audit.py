@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ingest import audit as auditing
 from ingest.audit import audit
 from ingest.audit_report import AuditReport
+from ingest.audit_rows import counted_rows
 from telemetry import wire
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
@@ -128,6 +131,22 @@ async def test_drops_explain_what_is_missing_and_only_so_much(store: Settings) -
     assert execute(store.store, "SELECT code FROM events") == [("range-dropped",)]
     execute(store.store, "DELETE FROM store.sample WHERE value = 21")
     assert (await audit(store)).lost == 1
+
+
+async def test_what_is_committed_while_the_audit_reads_is_not_half_seen(
+    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ledger, rows and sets are of one moment."""
+    await stored(plain_store, batch(["a/x"], start_us=HOUR))
+
+    async def counted_later(connection: Any) -> Any:
+        execute(plain_store.store, "INSERT INTO store.sample SELECT * FROM store.sample")
+        return await counted_rows(connection)
+
+    monkeypatch.setattr(auditing, "counted_rows", counted_later)
+    assert (await audit(plain_store)).clean
+    monkeypatch.undo()
+    assert (await audit(plain_store)).doubled == 10
 
 
 @pytest.mark.parametrize(("began", "doubled"), [("now()", 4), ("now() - interval '200 days'", 0)])
