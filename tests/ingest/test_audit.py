@@ -190,6 +190,24 @@ async def test_a_drop_that_says_of_what_explains_only_that(store: Settings) -> N
     assert [(e.equipment, e.lost, e.doubled) for e in report.equipment] == [("a", 1, 0), ("z", 0, 0)]
 
 
+async def test_drops_of_which_only_a_part_is_known_add_up(plain_store: Settings) -> None:
+    """Twice ten samples, six of them known; before the ledger covers them, and afterwards."""
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge = Edge(producer)
+        edge.samples(batch(["z/x"], start_us=HOUR))
+        edge.samples(batch(["a/x"], start_us=HOUR))
+        await edge.send_dropped(DroppedRange(edge.epoch, 0, 0, 10, (DroppedCell("z", HOUR, 6),)))
+        await edge.send_dropped(DroppedRange(edge.epoch, 1, 1, 10))
+        read = "SELECT upper(accepted) FROM ingest_progress"
+        await until(lambda: execute(plain_store.store, read) == [(edge.seq,)], what="both are read")
+        early = await audit(plain_store)
+        await edge.send_ledger()
+        await until(lambda: execute(plain_store.store, read) == [(edge.seq,)], what="the ledger is read")
+        covered = await audit(plain_store)
+    for report in (early, covered):
+        assert sums(report) == dict(journaled=20, stored=0, dropped=20, dead=0, in_flight=0, lost=0, doubled=0)
+
+
 async def test_what_was_dropped_of_one_and_is_missing_of_another_is_lost_and_doubled(store: Settings) -> None:
     async with producing(store) as producer, ingesting(store):
         edge = Edge(producer)
