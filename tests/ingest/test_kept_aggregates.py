@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from ingest import copy
+from ingest import aggregates, copy
 from ingest.aggregates import MINUTE_US, SETTLED_US, late_runs, note_late, refresh
 from ingest.retention import apply_retention, kept
 from telemetry.batch import SampleBatch, from_rows
@@ -183,6 +183,32 @@ async def test_a_sample_is_late_that_is_older_than_what_is_closed_by_however_lit
     minute = (HOUR - late_us) // MINUTE_US
     found = execute(plain_store.store, "SELECT signal_id, first, last FROM store.late")
     assert found == [([1], [minute], [minute])] * noted
+
+
+async def test_a_sample_of_the_very_moment_up_to_which_minutes_are_kept_is_seen(plain_store: Settings) -> None:
+    moment = datetime.fromtimestamp(HOUR / 1e6, UTC)
+    execute(
+        plain_store.store, "INSERT INTO store.signal (name, equipment, point, name_hash) VALUES ('a/x', 'a', 'x', 1)"
+    )
+    execute(plain_store.store, "SELECT store.ensure_sample_partitions(%s, %s)", (moment, moment))
+    await refreshed(plain_store, HOUR + SETTLED_US)
+    execute(plain_store.store, "INSERT INTO store.sample VALUES (1, %s, 5.0, 192)", (moment,))
+    for view in ("samples_1m", "samples_1h"):
+        assert aggregate(plain_store, view) == [("a", "x", moment, 5.0, 5.0, 5.0, 1, 0, 5.0)]
+    assert kept_minutes(plain_store) == 0
+
+
+async def test_one_turn_works_off_all_notes_of_late_samples(
+    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aggregates, "NOTES_AT_ONCE", 2)
+    await refreshed(plain_store, HOUR + HOUR_US)
+    execute(
+        plain_store.store,
+        "INSERT INTO store.late (signal_id, first, last) SELECT ARRAY[1], ARRAY[n], ARRAY[n] FROM generate_series(1, 7) n",
+    )
+    await refreshed(plain_store, HOUR + HOUR_US)
+    assert execute(plain_store.store, "SELECT count(*) FROM store.late") == [(0,)]
 
 
 async def test_closing_waits_for_a_writer_that_has_not_heard_of_it(plain_store: Settings) -> None:
