@@ -58,6 +58,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--points", type=int, help="registers of a device; default: 100; small 30")
     parser.add_argument("--units-per-endpoint", type=int, default=1, help="1: each device is a connection of its own")
     parser.add_argument("--spread", action="store_true", help="Telegraf, too, reads spread over the second")
+    parser.add_argument("--together", action="store_true", help="the edge, too, reads all devices at once")
     parser.add_argument("--messages", type=int, default=100_000, help="MQTT messages of each run")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(words)
@@ -83,7 +84,9 @@ def measure(row: str, arguments: argparse.Namespace, kafka: str, binary: Path | 
     if row == "mqtt":
         return MqttBench(arguments.messages, kafka, binary).run(arguments.rounds)
     devices = arguments.devices or {"big": 2000, "small": 20}.get(row, 1000)
-    fleet = Fleet(devices, arguments.points or (30 if row == "small" else 100), arguments.units_per_endpoint)
+    fleet = Fleet(
+        devices, arguments.points or (30 if row == "small" else 100), arguments.units_per_endpoint, arguments.together
+    )
     seconds = arguments.seconds or (40 if row == "small" else 15)
     bench = Bench(fleet, seconds, kafka, binary, arguments.spread)
     mine, peers = (bench.vigil_read, bench.peer_read) if row == "read" else (bench.vigil, bench.peer)

@@ -8,10 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
+from typing import Final
 
 from benchmarks.edge.process import Program
 from benchmarks.modbus_server import loopback
+from edge.schedule import GRID_S, LONE_GRID_S, phase_of, slots_for
+
+INTERVAL_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,15 @@ class Fleet:
     devices: int
     points: int
     units_per_endpoint: int = 1
+    together: bool = False
+    """Whether the edge reads all of them at once. It has no setting for it: their names are such as have one turn."""
+
+    def names(self) -> list[str]:
+        """The equipments' ids."""
+        slots = slots_for(self.devices, INTERVAL_S, grid_s=LONE_GRID_S if self.units_per_endpoint == 1 else GRID_S)
+        named = (f"unit-{n}" for n in count())
+        fit = (name for name in named if not self.together or not phase_of(name, INTERVAL_S, slots))
+        return list(islice(fit, self.devices))
 
     @property
     def endpoints(self) -> int:
@@ -35,11 +49,6 @@ class Fleet:
     def place(self, device: int) -> tuple[str, int]:
         """(host, unit id) of a device."""
         return loopback(device // self.units_per_endpoint), device % self.units_per_endpoint + 1
-
-
-def name_of(device: int) -> str:
-    """The equipment's id."""
-    return f"unit-{device}"
 
 
 def point_name(point: int) -> str:
@@ -60,9 +69,9 @@ def write_plant(fleet: Fleet, port: int, folder: Path) -> Path:
         encoding="utf-8",
     )
     lines = []
-    for device in range(fleet.devices):
+    for device, name in enumerate(fleet.names()):
         host, unit = fleet.place(device)
-        lines.append(f'  - {{id: {name_of(device)}, profile: bench, address: "modbus+tcp://{host}:{port}/{unit}"}}\n')
+        lines.append(f'  - {{id: {name}, profile: bench, address: "modbus+tcp://{host}:{port}/{unit}"}}\n')
     plant = folder / "plant.yaml"
     plant.write_text("site: {id: bench, name: {zh: 测试, en: Bench}}\nequipment:\n" + "".join(lines), encoding="utf-8")
     return plant

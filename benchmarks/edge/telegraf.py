@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.edge.fleet import Fleet, name_of, point_name
+from benchmarks.edge.fleet import Fleet, point_name
 from benchmarks.edge.process import Program
 
 WHERE: Final = "VIGIL_BENCH_TELEGRAF"
@@ -67,12 +67,12 @@ def modbus(fleet: Fleet, port: int, output: str, *, spread: bool = False) -> str
     """
     fields = "".join(f'    {{ address={i}, name="{point_name(i)}", type="UINT16" }},\n' for i in range(fleet.points))
     parts = [agent(max(fleet.devices, 1000)), output]
-    for device in range(fleet.devices):
+    for device, name in enumerate(fleet.names()):
         host, unit = fleet.place(device)
         offset = f'  collection_offset = "{1000 * device // fleet.devices}ms"\n' if spread else ""
         parts.append(
             f"[[inputs.modbus]]\n{offset}"
-            f'  name = "{name_of(device)}"\n  controller = "tcp://{host}:{port}"\n  timeout = "1s"\n'
+            f'  name = "{name}"\n  controller = "tcp://{host}:{port}"\n  timeout = "1s"\n'
             '  configuration_type = "request"\n  exclude_register_type_tag = true\n'
             f'  [[inputs.modbus.request]]\n    slave_id = {unit}\n    byte_order = "ABCD"\n    register = "holding"\n'
             f"    fields = [\n{fields}    ]\n"
