@@ -114,6 +114,16 @@ class PollingDriver(Protocol):
         """
         ...
 
+    def wind_up(self) -> bool:
+        """It is to be read no more: gives up cycles of which no request has left. Returns whether others are under way."""
+        ...
+
+    def cut(self) -> None:
+        """Ends the cycles under way now, before it returns: `done` is given what was read, the rest of it bad with its reason.
+        One of which nothing was read comes to nothing. Nobody is told anything later.
+        """
+        ...
+
     def unreadable(self, time_us: int) -> Sequence[tuple[Source, Any, int]]:
         """(source, received, rows) that decode to one bad sample of every point of every group."""
         ...

@@ -1,7 +1,8 @@
 """What an edge reads, and how that changes while it runs: a new plant file restarts what it changes and nothing else.
 
 Invariant: everything in use belongs to one plant file that was checked whole. `prepare` builds what is new without
-touching what runs, and raises if any of it cannot be; `switch` cannot fail.
+touching what runs, and raises if any of it cannot be; `switch` cannot fail. What was read of equipment that is read no
+more is put before `leave` is done, whose time is bounded, and nothing after it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -25,6 +27,11 @@ from telemetry.plant import Endpoint, Equipment, Plant
 from telemetry.service import cancel_all
 
 log = structlog.get_logger()
+
+WIND_UP_S: Final = 0.5
+"""Cycles that are under way when their equipment is read no more have so long to come to their end."""
+LOOK_S: Final = 0.02
+"""How often it is looked whether they have."""
 
 Mind = Callable[[Sequence[Equipment], Sequence[Equipment]], Awaitable[None]]
 """Told which equipment, as it was, is read no more, and which, as it is, from now on (edge.intake.Intake.mind)."""
@@ -87,6 +94,8 @@ class Fleet:
     _watch_lanes: Watch = field(default_factory=Watch)
     _layouts: Layouts = field(default_factory=Layouts)
     _over: asyncio.Future[None] | None = None
+    _silent: dict[str, int] = field(default_factory=dict)
+    """Equipment that was left and was silent → since when (µs)."""
 
     @property
     def pushing(self) -> list[PushingDriver]:
@@ -123,17 +132,27 @@ class Fleet:
             raise ConfigError(faults)
         return Next(plant, tuple(equipment), polled, buses, self._next_pushed(plant, equipment))
 
-    async def switch(self, to: Next) -> None:
-        """Reads what `to` says from now on: stops what is gone or changed, starts what is new."""
-        over = [old for name, old in self._polled.items() if to.polled.get(name) is not old]
-        silent = {old.device.equipment: self.reach.since_us.get(old.device.equipment) for old in over}
-        for old in over:
-            old.poller.stop()
-            old.device.close()
-        self.rota.remove(*(old.poller for old in over))
+    async def leave(self, to: Next) -> None:
+        """Stops what is gone or changed in `to`, which is to be switched to then."""
+        over = [old.poller for name, old in self._polled.items() if to.polled.get(name) is not old]
+        self.rota.remove(*over)
+        self._silent.update(await self._wound_up(over))
         gone = [task for key, task in self._tasks.items() if to.pushed.get(key) is not self._pushed.get(key)]
         await cancel_all(gone)
         self._tasks = {key: task for key, task in self._tasks.items() if task not in gone}
+
+    async def _wound_up(self, pollers: Sequence[Poller]) -> dict[str, int]:
+        """Stops these, once their cycles under way are over or WIND_UP_S has passed. Those who are silent → since when, µs."""
+        until_s = self.clock.monotonic_s() + WIND_UP_S
+        while any([poller.wind_up() for poller in pollers]) and self.clock.monotonic_s() < until_s:
+            await self.clock.sleep(LOOK_S)
+        stopped = {poller.driver.equipment: poller.stop() for poller in pollers}
+        return {name: since_us for name, since_us in stopped.items() if since_us is not None}
+
+    async def switch(self, to: Next) -> None:
+        """Reads what `to` says from now on: stops what is gone or changed (`leave`), starts what is new."""
+        await self.leave(to)
+        silent, self._silent = self._silent, {}
         for endpoint, (_, bus) in self._buses.items():
             if to.buses.get(endpoint, (None, None))[1] is not bus:
                 bus.close()
@@ -157,6 +176,12 @@ class Fleet:
         for key, pushed in self._pushed.items():
             if key not in self._tasks:
                 self._tasks[key] = self._start(pushed.driver)
+
+    async def wind_up(self) -> None:
+        """Asks for nothing more, and waits a while for what it asked for. To be called before `run` is cancelled."""
+        pollers = [polled.poller for polled in self._polled.values()]
+        self.rota.remove(*pollers)
+        await self._wound_up(pollers)
 
     async def run(self) -> None:
         """Asks when it is time. Raises what a driver fails with."""

@@ -1,7 +1,8 @@
 """The Modbus driver: one equipment read by its plan over its endpoint's bus (edge.bus).
 
 Invariant: what was read in a cycle is kept; the points of a request that failed are bad with its reason, and only those.
-After GIVE_UP requests without an answer in a row the rest of the cycle is not tried: its points are bad as well.
+After GIVE_UP requests without an answer in a row the rest of the cycle is not tried: its points are bad as well. So are
+those that a cycle still waits for when the equipment is read no more; they say nothing of the device.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ import structlog
 from edge import metrics
 from edge.asking import Failure
 from edge.bus import Bus
-from edge.decode import Frame, RegisterLayout
+from edge.decode import Frame
 from edge.driver import Outcome, Source
-from edge.frames import Query, query
 from edge.layouts import Layouts
-from edge.learned import SHORTEST, Learned, read_learned
-from edge.plan import Limits, Request, limits_of, plan, poll_groups
+from edge.learned import Learned, read_learned
+from edge.plan import Request, limits_of, plan, poll_groups
+from edge.read_plan import Plan as Plan
+from edge.read_plan import Planner
 from telemetry.clock import Clock
 from telemetry.messages import VIGIL_SCHEME, Event
-from telemetry.name_block import NameBlock, name_block
-from telemetry.names import signal_name
 from telemetry.plant import Endpoint, Equipment
 from telemetry.profile import ModbusPoint, Profile
 from telemetry.quality import BAD_COMMS, BAD_CONFIG
@@ -40,23 +40,8 @@ REFUSED_S: Final = 60.0
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _REFUSALS: Final = frozenset({2, 3})
 _NOT_TRIED: Final = Failure("not-tried", "")
+_CUT: Final = Failure("cut", "not waited for: it is read no more")
 _REFUSED: Final = Failure("refused-point", "refused by the device, asked again every minute", BAD_CONFIG)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """The requests of a group, and how their answers are decoded."""
-
-    requests: tuple[Request, ...]
-    queries: tuple[Query, ...]
-    layout: RegisterLayout
-    block: NameBlock
-    refused: tuple[bool, ...]
-    """Which requests hold a point that the device refuses."""
-    has_refused: bool
-    """Whether any does."""
-    probe: Query | None
-    """Asks for one point only; None where the first request is short itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -155,11 +140,37 @@ class Group:
         """See Asker."""
         self.device.bus.overdue(self.device.unit)
 
+    # ---- at the end
+
+    def wind_up(self) -> bool:
+        """See PollingDriver."""
+        if self.busy and self._begun_s is None:
+            self._leave()
+        return self.busy
+
+    def cut(self) -> None:
+        """See PollingDriver."""
+        if not self.busy:
+            return
+        if all(payload is None for payload in self._payloads):
+            self._leave()
+            return
+        self.device.bus.leave(self)
+        now_us = self.device.clock.now_us()
+        while self._at < len(self.plan.queries):
+            self._fail(_CUT, now_us)
+        self._finish()
+
+    def _leave(self) -> None:
+        """The cycle comes to nothing."""
+        self.device.bus.leave(self)
+        self.busy, self._done = False, None
+
     # ---- the cycle
 
     def plan_anew(self) -> Plan:
         """Plans by what is known now; for a cycle that is under way nothing changes."""
-        made = self.device.planned(self.points)
+        made = self.device.planner.plan(self.points)
         self._strikes.clear()
         if self.busy:
             self._new_plan = made
@@ -218,7 +229,7 @@ class Group:
         """The outcome of a cycle of which some requests failed, or of which something is to be learned."""
         made, failures = self.plan, self._failures
         frame.qualities = [failures[i].quality if i in failures else 0 for i in range(len(made.queries))]
-        tried = {i: f for i, f in failures.items() if f is not _NOT_TRIED and f is not _REFUSED}
+        tried = {i: f for i, f in failures.items() if f not in (_NOT_TRIED, _REFUSED, _CUT)}
         answered = sum(payload is not None for payload in self._payloads) + sum(f.answered for f in tried.values())
         unanswered = sum(not f.answered for f in tried.values())
         faults = tuple(
@@ -226,7 +237,7 @@ class Group:
             for i, f in failures.items()
             if (why := _REFUSED.why if made.refused[i] else f.why)
         )
-        if self._learn(tried):
+        if _CUT not in failures.values() and self._learn(tried):
             frame.events, frame.state = self.device.relearned(frame.times_us[-1])
         return Outcome(made.layout, frame, len(made.layout.points), answered, unanswered, faults, self._begun_s)
 
@@ -268,10 +279,9 @@ class ModbusDevice:
     unit: int
     bus: Bus
     profile: Profile
-    limits: Limits
+    planner: Planner
     timeout_s: float
     clock: Clock
-    layouts: Layouts
     fingerprint: str
     learned: Learned
     kept: dict[str, str]
@@ -311,14 +321,18 @@ class ModbusDevice:
             found.append((made.layout, frame, len(made.layout.points)))
         return found
 
-    def close(self) -> None:
-        """Asks nothing more."""
+    def wind_up(self) -> bool:
+        """See PollingDriver."""
+        return any([group.wind_up() for group in self.groups])
+
+    def cut(self) -> None:
+        """See PollingDriver."""
         for group in self.groups:
-            self.bus.leave(group)
+            group.cut()
 
     def whole(self, group: Group, part: Request) -> Request:
         """The request that would hold `part`, had nothing been learned."""
-        return next(r for r in plan(group.points, self.limits) if set(part.points) <= set(r.points))
+        return next(r for r in plan(group.points, self.planner.limits) if set(part.points) <= set(r.points))
 
     def relearned(self, time_us: int) -> tuple[tuple[Event, ...], dict[str, str]]:
         """Plans anew by what was learned; returns the event that tells of it, and what is to be kept."""
@@ -335,24 +349,6 @@ class ModbusDevice:
         state = {plan_key(self.equipment): learned.spell(self.fingerprint)}
         self.kept.update(state)
         return (event,), state
-
-    def planned(self, points: Mapping[str, ModbusPoint]) -> Plan:
-        """The plan of a group by what is known. Raises ValueError for a point that no request can read."""
-        requests = plan(points, self.learned.apply(self.limits, points))
-        refused = tuple(set(r.points) <= self.learned.refused for r in requests)
-        layout = self.layouts.of(self.profile, points, requests)
-        queries = tuple(
-            query(r.table, r.address, r.count, unit=self.unit, payload_bytes=r.payload_bytes) for r in requests
-        )
-        block = name_block([signal_name(self.equipment, point) for point in layout.points])
-        return Plan(requests, queries, layout, block, refused, any(refused), self._short(requests[0], points))
-
-    def _short(self, request: Request, points: Mapping[str, ModbusPoint]) -> Query | None:
-        if request.count <= SHORTEST:
-            return None
-        point = points[request.points[0]]
-        size = Request(request.table, point.address, point.registers, ()).payload_bytes
-        return query(request.table, point.address, point.registers, unit=self.unit, payload_bytes=size)
 
 
 def plan_key(equipment: str) -> str:
@@ -375,22 +371,22 @@ def make_device(
     layouts = layouts or Layouts()
     fingerprint = layouts.fingerprint(profile, endpoint)
     kept = {} if state is None else state
+    learned = read_learned(kept.get(plan_key(equipment.id)), fingerprint)
     device = ModbusDevice(
         equipment.id,
         equipment.address.endpoint,
         equipment.address.unit,
         bus,
         profile,
-        limits_of(quirks),
+        Planner(equipment.id, equipment.address.unit, profile, limits_of(quirks), layouts, learned),
         endpoint.timeout_s or profile.timeout_s,
         clock,
-        layouts,
         fingerprint,
-        read_learned(kept.get(plan_key(equipment.id)), fingerprint),
+        learned,
         kept,
         quirks.close_after_cycle,
     )
     for interval_s, points in sorted(poll_groups(equipment, base=quirks.address_base).items()):
-        group = Group(device, interval_s, points, device.planned(points), _refused_s=clock.monotonic_s())
+        group = Group(device, interval_s, points, device.planner.plan(points), _refused_s=clock.monotonic_s())
         device.groups.append(group)
     return device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,8 @@ class Broker:
     address: Address
     client_id: str
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
+    """References (env:NAME, file:PATH), as the plant file has them: read for each connection, never kept."""
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
@@ -40,13 +41,13 @@ class Broker:
 
 
 def make_broker(address: Address, endpoint: Endpoint, *, edge: str, file: str) -> Broker:
-    """How to reach a broker, with its secrets read. Raises ConfigError, for a certificate file that is none as well."""
+    """How to reach a broker. Raises ConfigError for a secret that is not there, and for a certificate file that is none."""
     digest = hashlib.blake2b(address.endpoint.encode(), digest_size=6).hexdigest()
     broker = Broker(
         address,
         f"vigil-{edge}-{digest}",
-        _secret(endpoint.username, f"endpoints.{address.endpoint}.username", file),
-        _secret(endpoint.password, f"endpoints.{address.endpoint}.password", file),
+        endpoint.username,
+        endpoint.password,
         endpoint.ca_file,
         endpoint.cert_file,
         endpoint.key_file,
@@ -57,12 +58,18 @@ def make_broker(address: Address, endpoint: Endpoint, *, edge: str, file: str) -
 
 
 def secure(client: Client, broker: Broker) -> None:
-    """Gives a client its credentials, TLS and time-out."""
+    """Gives a client its credentials, TLS and time-out, by what the files hold now: a password or certificate that was
+    renewed counts from the next connection on. Raises OSError or ValueError where one cannot be read.
+    """
     client.connect_timeout = CONNECT_TIMEOUT_S
     if broker.username is not None:
-        client.username_pw_set(broker.username, broker.password)
+        client.username_pw_set(_secret(broker.username), _secret(broker.password))
     if broker.address.scheme == "mqtts":
-        client.tls_set_context(_context(broker.ca_file, broker.cert_file, broker.key_file))
+        try:
+            client.tls_set_context(_context(broker.ca_file, broker.cert_file, broker.key_file))
+        except OSError as error:  # ssl.SSLError is one; neither names the file
+            files = ", ".join(filter(None, (broker.ca_file, broker.cert_file, broker.key_file)))
+            raise OSError(f"{files}: {error}") from error
 
 
 def connect_properties() -> Properties:
@@ -104,6 +111,12 @@ class _ClosedOnFailure(ssl.SSLSocket):
 def _check_files(broker: Broker, file: str) -> None:
     """Raises ConfigError that names the key and the file."""
     where = f"endpoints.{broker.address.endpoint}"
+    for key, reference in (("username", broker.username), ("password", broker.password)):
+        try:
+            _secret(reference)
+        except (OSError, ValueError) as error:
+            expected = f"{reference} to be there"
+            raise ConfigError([Fault(file, 0, f"{where}.{key}", expected, type(error).__name__)]) from error
     try:
         if broker.ca_file is not None:
             _context(broker.ca_file, None, None)
@@ -118,11 +131,16 @@ def _check_files(broker: Broker, file: str) -> None:
         raise ConfigError([Fault(file, 0, f"{where}.cert_file", expected, str(error))]) from error
 
 
-def _secret(reference: str | None, key: str, file: str) -> str | None:
+def _secret(reference: str | None) -> str | None:
+    """What a reference stands for. Raises OSError or ValueError, which show no secret."""
     if reference is None:
         return None
     kind, _, name = reference.partition(":")
+    if kind == "env":
+        if name not in os.environ:
+            raise OSError(f"environment variable {name} is not set")
+        return os.environ[name]
     try:
-        return os.environ[name] if kind == "env" else Path(name).read_text(encoding="utf-8").strip()
-    except (KeyError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Fault(file, 0, key, f"{reference} to be there", type(error).__name__)]) from error
+        return Path(name).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8") from None

@@ -11,6 +11,7 @@ given up, for the broker to keep them.
 from __future__ import annotations
 
 import contextlib
+import math
 import selectors
 import socket
 import threading
@@ -50,6 +51,9 @@ FINISH_S: Final = 1.0
 SETTLE_S: Final = 0.05
 """The broker gets so long to read the last acknowledgements: a socket closed with unread input resets the connection,
 and what the broker has not read by then is gone."""
+DENIED_AGAIN_S: Final = 15.0
+DENIED_TOLD: Final = 3
+"""Most topics named that the broker refuses."""
 _UNSUPPORTED: Final = "Unsupported protocol version"
 
 
@@ -62,8 +66,12 @@ class Connection:
     wake: Callable[[], None]
     accepted: bool = False
     refused: str = ""
-    unconfirmed: int = 0
-    """Subscriptions that the broker has not confirmed yet."""
+    asked: dict[int, Sequence[str]] = field(default_factory=dict)
+    """Message id → topics of subscriptions that the broker has not answered yet."""
+    denied: list[str] = field(default_factory=list)
+    """Topics that it does not let us subscribe to."""
+    ask_again_s: float = math.inf
+    """When they are asked for again: somebody may have mended its access list."""
     outstanding: int = 0
     """Reads of this connection that the journal has taken and that are not acknowledged."""
     outstanding_bytes: int = 0
@@ -106,6 +114,7 @@ class Session:
     now_us: Callable[[], int]
     backlog_bytes: int = BACKLOG_BYTES
     no_room_s: float = NO_ROOM_S
+    denied_again_s: float = DENIED_AGAIN_S
     _version: str = "5"
     _known: bool = False
     """Whether the broker has accepted a connection in this version."""
@@ -154,7 +163,11 @@ class Session:
                 end.close()
 
     def _open(self) -> Connection | None:
-        client = self._client()
+        try:
+            client = self._client()
+        except (OSError, ValueError) as error:  # a file that was there at the start: it is being renewed, or was lost
+            self.tell(f"login or certificate cannot be read: {error}")
+            return None
         version_5 = self._version == "5"
         host, port = self.broker.address.host, self.broker.address.port
         try:
@@ -199,6 +212,8 @@ class Session:
                 if not self._serve(line):
                     return
                 now_s = time.monotonic()
+                if now_s > line.ask_again_s:
+                    self._subscribe(line, [(name, self.subscriptions[name.encode()].qos) for name in line.denied])
                 if not line.accepted and now_s > accept_by:
                     self.tell("broker does not answer")
                     self._try_another_version()
@@ -303,10 +318,7 @@ class Session:
                 self._try_another_version()
             return
         line.accepted = self._known = True
-        wanted = [(s.name, s.qos) for s in self.subscriptions.values()]
-        line.unconfirmed = len(wanted)
-        for start in range(0, len(wanted), SUBSCRIBE_AT_ONCE):
-            line.client.subscribe(wanted[start : start + SUBSCRIBE_AT_ONCE])
+        self._subscribe(line, [(s.name, s.qos) for s in self.subscriptions.values()])
 
     def _disconnected(
         self, client: Any, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
@@ -327,17 +339,32 @@ class Session:
         if self._is_probing:
             self._version = "3.1.1" if self._version == "5" else "5"
 
+    def _subscribe(self, line: Connection, wanted: Sequence[tuple[str, int]]) -> None:
+        line.denied, line.ask_again_s = [], math.inf
+        for start in range(0, len(wanted), SUBSCRIBE_AT_ONCE):
+            part = wanted[start : start + SUBSCRIBE_AT_ONCE]
+            _, mid = line.client.subscribe([*part])
+            if mid is not None:
+                line.asked[mid] = [name for name, _ in part]
+
     def _subscribed(
         self, client: Any, userdata: Any, mid: int, reasons: Sequence[ReasonCode], properties: Properties | None
     ) -> None:
         line = self._line
         assert line is not None  # noqa: S101
-        refused = sum(reason.is_failure for reason in reasons)
-        line.unconfirmed -= len(reasons)
-        if refused:
-            self.tell(f"broker refused {refused} subscriptions")
-        elif line.unconfirmed <= 0:
-            self.tell(None)
+        topics = line.asked.pop(mid, ())
+        line.denied += [name for name, reason in zip(topics, reasons, strict=False) if reason.is_failure]
+        if not line.asked:
+            self.tell(_denied(line.denied))
+            line.ask_again_s = time.monotonic() + self.denied_again_s if line.denied else math.inf
+
+
+def _denied(topics: Sequence[str]) -> str | None:
+    """What is said of topics that the broker does not give; nothing where it gives all."""
+    if not topics:
+        return None
+    more = f" and {len(topics) - DENIED_TOLD} more" if len(topics) > DENIED_TOLD else ""
+    return f"broker refused to subscribe {', '.join(topics[:DENIED_TOLD])}{more}: look at its access list"
 
 
 def _lost(why: str) -> str:

@@ -3,7 +3,8 @@ becomes of what it says. The whole of it is in `Poller.cycle` and `Poller._over`
 
 Invariants: a device is asked at its scheduled times and no others; one that is silent is asked as its breaker permits
 and delays nobody else; its silence is journaled once (one bad sample of every point, when the breaker opens) and from
-then on told by heartbeats; when it answers again, all its points are read at once.
+then on told by heartbeats; when it answers again, all its points are read at once. What was read of a cycle that is under
+way when it is read no more is put before `stop` returns.
 """
 
 from __future__ import annotations
@@ -64,10 +65,16 @@ class Poller:
         self.breaker.reopen(self.clock.monotonic_s(), since_us)
         self.reach.since_us[self.driver.equipment] = since_us
 
-    def stop(self) -> None:
-        """Whatever is under way comes to nothing."""
+    def wind_up(self) -> bool:
+        """Begins nothing more. Returns whether a cycle is under way that is worth waiting for: it has answered lately."""
         self._stopped = True
-        self.reach.since_us.pop(self.driver.equipment, None)
+        return self.driver.wind_up() and self.breaker.state is State.CLOSED
+
+    def stop(self) -> int | None:
+        """Puts what was read in cycles under way, and nothing later. Returns since when it has been silent, if it is, µs."""
+        self._stopped = True
+        self.driver.cut()
+        return self.reach.since_us.pop(self.driver.equipment, None)
 
     def due(self, group: int, due_s: float, missed: int) -> None:
         """See edge.schedule.Due."""
@@ -78,6 +85,8 @@ class Poller:
 
     def cycle(self, group: int) -> None:
         """One cycle: ask if the breaker permits."""
+        if self._stopped:
+            return
         probe = False
         if self.breaker.state is not State.CLOSED:
             if not self.breaker.permits(self.clock.monotonic_s()):
@@ -92,8 +101,6 @@ class Poller:
 
     def _over(self, group: int, outcome: Outcome) -> None:
         """A cycle is over: put what came, mind how the device behaved."""
-        if self._stopped:
-            return
         breaker = self.breaker
         if outcome.faults or self._faults or breaker.failures or breaker.state is not State.CLOSED:
             self._unusual(group, outcome)

@@ -10,6 +10,7 @@ import ssl
 import termios
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from pymodbus.transport.serialtransport import create_serial_connection
@@ -46,12 +47,45 @@ class Reach(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Credentials:
+    """What TLS goes by, as the files are: certificates that were renewed count from the next connection on."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    _read: tuple[tuple[tuple[int, int], ...], ssl.SSLContext] | None = None
+    """When the files were written, and what they said: the system's authorities cost 20 ms of the event loop."""
+
+    def context(self) -> ssl.SSLContext:
+        """Read again where a file has changed. Raises OSError that names the files where they cannot be read."""
+        try:
+            found = [Path(file).stat() for file in self._files()]
+            written = tuple((file.st_mtime_ns, file.st_size) for file in found)
+            if self._read is None or self._read[0] != written:
+                self._read = written, self._context()
+            return self._read[1]
+        except OSError as error:  # ssl.SSLError is one
+            raise OSError(f"{', '.join(self._files()) or 'the system’s authorities'}: {error}") from error
+
+    def _files(self) -> list[str]:
+        return [file for file in (self.ca_file, self.cert_file, self.key_file) if file is not None]
+
+    def _context(self) -> ssl.SSLContext:
+        """MODBUS/TCP Security 3.6: TLS 1.2 or later; both sides show a certificate."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")  # never ask at the terminal
+        return context
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkReach:
-    """TCP, or TLS where there is a context."""
+    """TCP, or TLS where there are credentials."""
 
     hosts: tuple[tuple[str, int], ...]
-    tls: ssl.SSLContext | None = None
+    tls: Credentials | None = None
     server_name: str | None = None
 
     @property
@@ -72,8 +106,9 @@ class NetworkReach:
         """See Reach."""
         host, port = self.hosts[place]
         name = (self.server_name or host) if self.tls else None
+        context = self.tls.context() if self.tls else None
         transport, _ = await asyncio.get_running_loop().create_connection(
-            protocol, host, port, ssl=self.tls, server_hostname=name
+            protocol, host, port, ssl=context, server_hostname=name
         )
         return transport
 
@@ -133,17 +168,11 @@ def make_reach(address: Address, endpoint: Endpoint, *, file: str) -> Reach:
     return NetworkReach(tuple(hosts), tls, endpoint.server_name)
 
 
-def _tls(address: Address, endpoint: Endpoint, file: str) -> ssl.SSLContext:
-    """MODBUS/TCP Security 3.6: TLS 1.2 or later; both sides show a certificate."""
+def _tls(address: Address, endpoint: Endpoint, file: str) -> Credentials:
+    tls = Credentials(endpoint.ca_file, endpoint.cert_file, endpoint.key_file)
     try:
-        context = ssl.create_default_context(cafile=endpoint.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if endpoint.cert_file is not None:
-            context.load_cert_chain(
-                endpoint.cert_file, endpoint.key_file, password=lambda: ""
-            )  # never ask at the terminal
-    except (OSError, ssl.SSLError) as error:
-        found = f"{endpoint.ca_file or 'the system’s'}, {endpoint.cert_file}, {endpoint.key_file}: {error}"
+        tls.context()
+    except OSError as error:
         expected = "ca_file, cert_file and key_file that can be read and belong together"
-        raise ConfigError([Fault(file, 0, f"endpoints.{address.endpoint}", expected, found)]) from error
-    return context
+        raise ConfigError([Fault(file, 0, f"endpoints.{address.endpoint}", expected, str(error))]) from error
+    return tls

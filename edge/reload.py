@@ -76,6 +76,7 @@ class Reload:
             self._refuse(str(error))
             return
         before = {e.id for e in self.fleet.equipment}
+        await self.fleet.leave(new)
         try:
             await self.journal.flush()  # so that what was read by the old file is judged by it
         except TimeoutError:

@@ -98,6 +98,7 @@ class Agent:
                     reading.create_task(self.reload.run()),
                 ]
                 await stop.wait()
+                await self.fleet.wind_up()
                 await cancel_all(working)
             await self._finish()
             await cancel_all((forwarding, watching))

@@ -1,7 +1,8 @@
 """The limit: nothing but Direct Compress COPY of the same rows, sorted and encoded beforehand, one transaction a flush.
 
 The table is Vigil's own (indexes, continuous aggregates, settings of the server), so is every setting of the session. The
-client is libpq by psycopg, 1 MB a write, and does nothing else. Rows are encoded here, not by ingest's own code.
+client is libpq by psycopg, 1 MB a write, and does nothing else. Rows are ordered and encoded by `ingest.copy`, so the limit
+copies byte for byte what ingest sends of them.
 """
 
 from __future__ import annotations
@@ -18,25 +19,10 @@ import psycopg
 
 from benchmarks.ingest.fleet import Fleet, Readings, Slab
 from benchmarks.ingest.watch import spent_s
+from ingest.copy import Rows, encoded, ordered
 from tests.fixtures.store import StoreServer, execute
 
-HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-TRAILER: Final = b"\xff\xff"
-EPOCH_2000_US: Final = 946_684_800_000_000
 WRITE_BYTES: Final = 1 << 20
-ROW: Final = np.dtype(
-    [
-        ("fields", ">i2"),
-        ("id_length", ">i4"),
-        ("id", ">i4"),
-        ("time_length", ">i4"),
-        ("time", ">i8"),
-        ("value_length", ">i4"),
-        ("value", ">f8"),
-        ("quality_length", ">i4"),
-        ("quality", ">i2"),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +39,11 @@ def prepare(fleet: Fleet, start_us: int, seconds: int, flush_rows: int, folder: 
     """Writes all rows of the log, in the log's order, in flushes of that many rows, each sorted by (signal, time)."""
     path, spans, rows = folder / "raw.copy", [], 0
     with path.open("wb") as file:
-        for columns in _flushes(_slabs(fleet, start_us, seconds), flush_rows):
+        for flush in _flushes(_slabs(fleet, start_us, seconds), flush_rows):
             began = file.tell()
-            file.write(HEADER + _encoded(*columns) + TRAILER)
+            file.writelines(encoded(ordered(flush)))
             spans.append((began, file.tell()))
-            rows += len(columns[0])
+            rows += len(flush)
     return Flushes(path, spans, rows)
 
 
@@ -97,32 +83,19 @@ def _slabs(fleet: Fleet, start_us: int, seconds: int) -> Iterator[tuple[int, Sla
             yield number * fleet.signals_per_edge + 1, readings.second()
 
 
-def _flushes(slabs: Iterator[tuple[int, Slab]], flush_rows: int) -> Iterator[tuple[Any, ...]]:
+def _flushes(slabs: Iterator[tuple[int, Slab]], flush_rows: int) -> Iterator[Rows]:
     parts: list[tuple[Any, ...]] = []
     rows = 0
     for first, slab in slabs:
         parts.append((slab.signal + np.int32(first), slab.time_us, slab.value, slab.quality))
         rows += len(slab.signal)
         if rows >= flush_rows:
-            yield tuple(map(np.concatenate, zip(*parts, strict=True)))
+            yield Rows(*map(np.concatenate, zip(*parts, strict=True)))
             parts, rows = [], 0
     if parts:
-        yield tuple(map(np.concatenate, zip(*parts, strict=True)))
+        yield Rows(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _encoded(signal: Any, time_us: Any, value: Any, quality: Any) -> bytes:
-    order = np.lexsort((time_us, signal))
-    table = np.empty(len(order), ROW)
-    for name, given in _LENGTHS:
-        table[name] = given
-    table["id"] = signal[order]
-    table["time"] = time_us[order] - EPOCH_2000_US
-    table["value"] = value[order]
-    table["quality"] = quality[order]
-    return table.tobytes()
-
-
-_LENGTHS: Final = (("fields", 4), ("id_length", 4), ("time_length", 8), ("value_length", 8), ("quality_length", 2))
 _COPY: Final = "COPY store.sample (signal_id, time, value, quality) FROM STDIN (FORMAT binary)"
 _DIRECT: Final = """
 SET timescaledb.enable_direct_compress_copy = on;

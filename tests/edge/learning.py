@@ -64,6 +64,9 @@ class Memory:
     def ask(self, asker: Asker, query: Query, timeout_s: float, *, probe: bool) -> None:
         self._queue.append((asker, query))
 
+    def leave(self, asker: Asker) -> None:
+        self._queue = deque(entry for entry in self._queue if entry[0] is not asker)
+
     def work(self, steps: int = 100_000) -> None:
         """Answers what is asked, as far as so many requests."""
         while self._queue and steps:

@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge.columns import Columns
 from edge.driver import Decoded, Source
 from edge.mqtt import MqttDriver, make_drivers
-from edge.mqtt_broker import make_broker
+from edge.mqtt_broker import make_broker, secure
 from edge.mqtt_session import Session
 from edge.subscriptions import Messages, make_memory
 from telemetry.clock import SystemClock, iso
@@ -380,13 +380,21 @@ def address() -> Address:
     return parse_address("mqtt://broker/prefix")
 
 
-def test_credentials_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_come_from_the_environment_or_a_file_as_it_is_at_each_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MQTT_USER", "edge")
-    (tmp_path / "password").write_text("secret\n", encoding="utf-8")
-    endpoint = Endpoint(username="env:MQTT_USER", password=f"file:{tmp_path}/password")
-    broker = make_broker(address(), endpoint, edge="edge-1", file="plant.yaml")
-    assert (broker.username, broker.password) == ("edge", "secret")
-    assert "secret" not in repr(broker)
+    file = tmp_path / "password"
+    file.write_text("secret\n", encoding="utf-8")
+    broker = make_broker(
+        address(), Endpoint(username="env:MQTT_USER", password=f"file:{file}"), edge="edge-1", file="plant.yaml"
+    )
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    for now in ("secret", "renewed"):
+        file.write_text(f"{now}\n", encoding="utf-8")
+        secure(client, broker)
+        assert (client.username, client.password) == ("edge", now)
+        assert now not in repr(broker)
 
 
 def test_a_credential_that_is_not_there_is_a_fault_of_the_plant_file() -> None:

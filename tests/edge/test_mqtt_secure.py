@@ -246,6 +246,29 @@ async def test_what_keeps_the_edge_out_is_said_and_tried_until_it_is_mended_and_
     assert taking.xs() == [1.0, 2.0, 3.0]
 
 
+async def test_a_password_and_an_authority_that_are_renewed_while_it_runs_are_used_without_a_restart(
+    secure: Mosquitto, trust: Trust, tmp_path: Path
+) -> None:
+    """Whoever renews them writes the files one after the other: one that is not there for a moment ends nothing."""
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(trust.ours.file.read_bytes())
+    endpoint, taking = {**endpoint_of(tmp_path, None), "ca_file": str(ca)}, Taking()
+    async with listening(secure, endpoint, taking) as driver:
+        await connected(driver)
+        ca.unlink()
+        secure.stop()
+        await told(driver, f"login or certificate cannot be read: {ca}: [Errno 2] No such file")
+        set_password(secure, "renewed-s3cret")
+        (tmp_path / "password").unlink()
+        ca.write_bytes(trust.ours.file.read_bytes())
+        await asyncio.to_thread(secure.start)
+        await told(
+            driver, f"login or certificate cannot be read: [Errno 2] No such file or directory: '{tmp_path}/password'"
+        )
+        (tmp_path / "password").write_text("renewed-s3cret\n", encoding="utf-8")
+        await connected(driver)
+
+
 async def test_a_refusal_is_said_once_however_often_the_broker_hangs_up(
     secure: Mosquitto, trust: Trust, tmp_path: Path
 ) -> None:

@@ -86,6 +86,14 @@ class Scripted:
         del self.busy[group]
         done(outcome)
 
+    def wind_up(self) -> bool:
+        return bool(self.busy)
+
+    def cut(self) -> None:
+        for task in self.busy.values():
+            task.cancel()
+        self.busy.clear()
+
     def unreadable(self, time_us: int) -> list[tuple[Source, Any, int]]:
         return [(SOURCE, "all bad", 1) for _ in self.intervals_s]
 
@@ -143,7 +151,7 @@ async def test_a_cycle_that_takes_longer_than_its_interval_is_not_begun_beside_i
 
 
 async def test_what_is_under_way_when_a_poller_stops_comes_to_nothing() -> None:
-    """A cycle cannot be called back; its end puts nothing, begins nothing, and calls nobody unreachable."""
+    """Of which nothing was read: it puts nothing, begins nothing, and calls nobody unreachable."""
     clock = TurnedClock()
     driver = Scripted(clock, lambda s: False, intervals_s=(1.0, 5.0), takes_s=0.4)
     made = make(driver)
@@ -151,10 +159,9 @@ async def test_what_is_under_way_when_a_poller_stops_comes_to_nothing() -> None:
     made.reach.lost("e", NOW_US, ())
     await until_busy(driver, made, clock)
     shown, read = len(made.put), len(driver.read_at)
-    made.poller.stop()
-    made.rota.remove(made.poller)
+    assert made.poller.stop() == NOW_US, "since when it was silent"
+    assert not driver.busy
     await run_until(made, clock, clock.s + 60)
-    assert not driver.busy, "it did end"
     assert (len(made.put), len(driver.read_at)) == (shown, read)
     assert made.reach.since_us == {}
 

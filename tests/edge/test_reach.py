@@ -159,6 +159,23 @@ def test_certificates_that_cannot_be_read_are_told_before_anything_is_asked(
         assert str(wrong) in str(caught.value)
 
 
+async def test_an_authority_that_is_renewed_while_it_runs_counts_from_the_next_connection_on(
+    authority: Authority, gateway: Certificate, tmp_path: Path
+) -> None:
+    other, ca = make_authority(tmp_path / "other"), tmp_path / "ca.pem"
+    ca.write_bytes(other.file.read_bytes())
+    async with secured(gateway) as device:
+        address = parse_address(f"modbus+tls://127.0.0.1:{device.port}/1")
+        reach = make_reach(address, Endpoint(ca_file=str(ca)), file="plant.yaml")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await reach.open(0, asyncio.Protocol)
+        ca.unlink()
+        with pytest.raises(OSError, match=rf"{ca}: \[Errno 2\] No such file"):
+            await reach.open(0, asyncio.Protocol)
+        ca.write_bytes(authority.file.read_bytes())
+        (await reach.open(0, asyncio.Protocol)).abort()
+
+
 # ---- a second host
 
 

@@ -30,6 +30,9 @@ class Told:
         self.order.append("prepare")
         return "next"
 
+    async def leave(self, to: object) -> None:
+        self.order.append("leave")
+
     async def switch(self, to: object) -> None:
         self.order.append("switch")
 
@@ -47,7 +50,7 @@ def reload_of(told: Told) -> Reload:
 async def test_what_was_read_by_the_old_file_is_journaled_before_anything_changes() -> None:
     told = Told()
     await reload_of(told).again()
-    assert told.order == ["prepare", "flush", "switch"]
+    assert told.order == ["prepare", "leave", "flush", "switch"]
 
 
 async def test_a_file_that_is_being_written_is_left_alone_until_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,4 +66,4 @@ async def test_a_file_that_is_being_written_is_left_alone_until_it_rests(monkeyp
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert looks[: len(seen)] == [0] * len(seen), "nothing was done while it changed"
-    assert told.order == ["prepare", "flush", "switch"], "once for all of it"
+    assert told.order == ["prepare", "leave", "flush", "switch"], "once for all of it"

@@ -16,6 +16,7 @@ from benchmarks.ingest.sending import Phase, Seen
 from benchmarks.ingest.throughput import medians
 from benchmarks.ingest.topic import Filled
 from benchmarks.ingest.watch import Look, Run
+from ingest.copy import EPOCH_2000_US, HEADER, ROW, TRAILER
 from telemetry import wire
 from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
@@ -95,12 +96,12 @@ def test_the_raw_side_copies_the_rows_of_the_log_sorted_within_each_flush(fleet:
     copied: list[tuple[int, int, float, int]] = []
     for first, end in flushes.spans:
         stream = content[first:end]
-        assert stream.startswith(raw.HEADER)
-        assert stream.endswith(raw.TRAILER)
-        table = np.frombuffer(stream[len(raw.HEADER) : -len(raw.TRAILER)], raw.ROW)
+        assert stream.startswith(HEADER)
+        assert stream.endswith(TRAILER)
+        table = np.frombuffer(stream[len(HEADER) : -len(TRAILER)], ROW)
         keys = list(zip(table["id"].tolist(), table["time"].tolist(), strict=True))
         assert keys == sorted(keys)
-        times = (table["time"].astype(np.int64) + raw.EPOCH_2000_US).tolist()
+        times = (table["time"].astype(np.int64) + EPOCH_2000_US).tolist()
         copied += zip(table["id"].tolist(), times, table["value"].tolist(), table["quality"].tolist(), strict=True)
     number = {
         name: place + 1

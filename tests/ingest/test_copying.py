@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,9 +69,17 @@ async def test_rows_sent_by_the_thread_are_the_rows_that_are_read_back(
     assert sorted(map(repr, found)) == sorted(map(repr, zip(*columns, strict=True)))
 
 
-async def test_nothing_to_send_asks_the_server_nothing(connection: Connection) -> None:
-    await connection.close()
-    await copy_rows(connection, NO_ROWS, direct=False)
+@pytest.mark.parametrize("direct", [False, True])
+async def test_nothing_to_send_asks_the_server_nothing(
+    plain_store: Settings, connection: Connection, *, direct: bool
+) -> None:
+    last = "SELECT query_start, query FROM pg_stat_activity WHERE pid = %s"
+    pid = (connection.info.backend_pid,)
+    before = execute(plain_store.store, last, pid)
+    await copy_rows(connection, NO_ROWS, direct=direct)
+    assert execute(plain_store.store, last, pid) == before
+    await connection.execute("SELECT 'so it would show'")
+    assert execute(plain_store.store, last, pid) != before
 
 
 def test_slices_share_their_memory() -> None:
@@ -99,38 +109,53 @@ class Watched:
         monkeypatch.setattr(copying, "SEND_BUFFER_BYTES", 1 << 16)  # or all of it is sent before the server reads any
 
 
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A COPY that the server has begun to read and reads no more of."""
+
+    writing: asyncio.Task[None]
+    pid: int
+
+
+@asynccontextmanager
+async def stuck(store: Settings, connection: Connection) -> AsyncIterator[Stuck]:
+    """One in the middle of its rows: the partition is locked until the end of the block."""
+
+    async def write() -> None:
+        async with connection.transaction():
+            await copy_rows(connection, some_rows(4 * SLICE_ROWS), direct=False)
+
+    async with await psycopg.AsyncConnection.connect(store.store) as holder:
+        await holder.execute("LOCK TABLE ONLY store.sample_20270116 IN ACCESS EXCLUSIVE MODE")
+        pid = connection.info.backend_pid
+        writing = asyncio.create_task(write())
+        await until(
+            lambda: execute(
+                store.store, "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", (pid,)
+            ),
+            what="the server waits for the lock",
+        )
+        yield Stuck(writing, pid)
+
+
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_cancelled_copy_ends_at_once_with_the_connection_closed_and_the_thread_gone(
     plain_store: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Also while the server reads nothing more of it, and when it is cancelled over and over."""
     watched = Watched(monkeypatch)
-
-    async def write() -> None:
-        async with connection.transaction():
-            await copy_rows(connection, some_rows(4 * SLICE_ROWS), direct=False)
-
-    async with await psycopg.AsyncConnection.connect(plain_store.store) as holder:
-        await holder.execute("LOCK TABLE ONLY store.sample_20270116 IN ACCESS EXCLUSIVE MODE")
-        writing = asyncio.create_task(write())
-        pid = connection.info.backend_pid
-        await until(
-            lambda: execute(
-                plain_store.store, "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", (pid,)
-            ),
-            what="the server waits for the lock",
-        )
+    async with stuck(plain_store, connection) as copy:
         assert watched.inside
         began = time.monotonic()
         for _ in range(times):
-            writing.cancel()
+            copy.writing.cancel()
             await asyncio.sleep(0)
-        await asyncio.wait([writing], timeout=5)
-        assert writing.cancelled(), "it waits for a server that does not answer"
+        await asyncio.wait([copy.writing], timeout=5)
+        assert copy.writing.cancelled(), "it waits for a server that does not answer"
         assert time.monotonic() - began < 3
         assert (watched.entered, watched.inside, connection.closed) == (1, False, True)
     await until(
-        lambda: not execute(plain_store.store, "SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)),
+        lambda: not execute(plain_store.store, "SELECT 1 FROM pg_stat_activity WHERE pid = %s", (copy.pid,)),
         what="its session ends",
     )
     assert execute(plain_store.store, "SELECT count(*) FROM store.sample") == [(0,)]
@@ -139,22 +164,8 @@ async def test_a_cancelled_copy_ends_at_once_with_the_connection_closed_and_the_
 async def test_a_session_that_is_ended_in_the_middle_of_a_copy_is_told_as_an_error(
     plain_store: Settings, connection: Connection
 ) -> None:
-    async def write() -> None:
-        async with connection.transaction():
-            await copy_rows(connection, some_rows(4 * SLICE_ROWS), direct=False)
-
-    async with await psycopg.AsyncConnection.connect(plain_store.store) as holder:
-        await holder.execute("LOCK TABLE ONLY store.sample_20270116 IN ACCESS EXCLUSIVE MODE")
-        writing = asyncio.create_task(write())
-        pid = connection.info.backend_pid
-        await until(
-            lambda: execute(
-                plain_store.store,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'",
-                (pid,),
-            ),
-            what="the server waits for the lock",
-        )
+    async with stuck(plain_store, connection) as copy:
+        assert execute(plain_store.store, "SELECT pg_terminate_backend(%s)", (copy.pid,)) == [(True,)]
         with pytest.raises(psycopg.OperationalError):
             async with asyncio.timeout(10):
-                await writing
+                await copy.writing

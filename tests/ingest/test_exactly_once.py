@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from ingest.metrics import RESTARTS
 from telemetry.settings import Settings
 from tests.fixtures.store import StoreServer, execute, fresh_database
 from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, batch, count, ingesting, producing, until_stored
 from vigil.processes import die_with_parent
+
+TOTAL = "vigil_ingest_restarts_total"
 
 
 @contextmanager
@@ -70,6 +73,22 @@ async def test_a_record_that_the_log_has_twice_is_stored_once(store: Settings) -
         assert count(store) == 31
         rows = execute(store.store, "SELECT samples, missing::text FROM ingest_progress")
         assert rows == [(31, "{}")]
+
+
+async def test_flush_after_flush_goes_in_without_beginning_again(plain_store: Settings) -> None:
+    """An offset that the worker expects wrongly costs a session each time: nothing is lost by it, all speed is."""
+
+    def begun_again() -> float:
+        return sum(sample.value for metric in RESTARTS.collect() for sample in metric.samples if sample.name == TOTAL)
+
+    before = begun_again()
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge = Edge(producer)
+        for _ in range(4):
+            await edge.send_samples(batch(["a/x"]))
+            await until_stored(plain_store, edge)
+    assert count(plain_store) == 40
+    assert begun_again() == before
 
 
 async def test_back_fill_may_be_overtaken_and_still_comes_in(store: Settings) -> None:

@@ -10,13 +10,15 @@ import re
 import secrets
 import shutil
 import sqlite3
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingest import audit as auditing
-from telemetry.log.protocol import TELEMETRY
+from telemetry import wire
+from telemetry.log.protocol import FINDINGS, TELEMETRY
 from telemetry.settings import Settings
 from tests.fixtures.kafka import KafkaBroker
 from tests.fixtures.places import forget_topic, make_anew, rows_of, send_to, trim_before
@@ -74,19 +76,31 @@ async def test_a_topic_made_anew_is_named_though_it_grew_past_our_offset_and_goe
     assert (rows_of(store, before.name), rows_of(store, after.name)) == (30, 60)
 
 
-async def test_records_of_another_log_at_our_offset_are_never_taken_for_ours(plain_store: Settings) -> None:
+def overwrite_last(store: Settings, value: bytes) -> None:
     """As a topic that was made anew too fast for anybody to notice: another record stands before our place."""
-    async with producing(plain_store) as producer, ingesting(plain_store) as health:
-        before, after = edge_named("before", producer), edge_named("after", producer)
+    (topic_file,) = (store.state_dir / "log").glob("vigil.telemetry.*.sqlite")
+    with sqlite3.connect(topic_file) as log:
+        found = log.execute("UPDATE record SET value = ? WHERE position = (SELECT max(position) FROM record)", (value,))
+        assert found.rowcount == 1
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_records_of_another_log_at_our_offset_are_never_taken_for_ours(
+    plain_store: Settings, restarted: bool
+) -> None:
+    """Behind what this worker stored, and behind what the one before it had stored."""
+    async with producing(plain_store) as producer, AsyncExitStack() as stack:
+        health = await stack.enter_async_context(ingesting(plain_store))
+        before, after, other = (edge_named(name, producer) for name in ("before", "after", "other"))
         await before.send_samples(batch(["a/x"]), batch(["a/x"]))
         await until_stored(plain_store, before)
+        if restarted:
+            await stack.aclose()
+            health = await stack.enter_async_context(ingesting(plain_store))
+            await producer.send(FINDINGS, [other.record(wire.encode_findings([]))])
+            await until_stored(plain_store, other)  # so it has its partitions, and has compared them
         foreign = after.samples(batch(["b/x"], value=9.0))
-        (topic_file,) = (plain_store.state_dir / "log").glob("vigil.telemetry.*.sqlite")
-        with sqlite3.connect(topic_file) as log:
-            found = log.execute(
-                "UPDATE record SET value = ? WHERE position = (SELECT max(position) FROM record)", (foreign.value,)
-            )
-            assert found.rowcount == 1
+        overwrite_last(plain_store, foreign.value)
         await after.send(foreign)
         await until(lambda: FIRST in health.waiting_for, what="the other log is named")
         assert count(plain_store) == 20

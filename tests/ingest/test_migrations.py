@@ -38,6 +38,8 @@ RELEASED: Final = {
         "fc1e16da289d5795",  # 0006 roles
         "cc80abc6ed36e722",  # 0007 aggregates
         "a574ffec5b5e423f",  # 0008 signal_ids
+        "e56388ecb98d7627",  # 0009 reading
+        "e757a5732c4f80e9",  # 0010 ledger
     ),
     True: (
         "df4fd80fc64429ca",  # 0001 register
@@ -48,6 +50,8 @@ RELEASED: Final = {
         "fc1e16da289d5795",  # 0006 roles
         "5dd9adfc171b9f99",  # 0007 aggregates
         "083175d0c90f2320",  # 0008 signal_ids
+        "73ba1cd736bd7106",  # 0009 reading
+        "e757a5732c4f80e9",  # 0010 ledger
     ),
 }
 """First bytes of the hash of each released file, by number. A line is added by a release, none is ever changed."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from ingest import pace, transaction, worker, writer
 from ingest.audit import audit
+from ingest.service import run
 from ingest.transaction import Job, Outcome
 from telemetry import wire
 from telemetry.log.protocol import OutRecord
-from telemetry.messages import Event, Kind, Registry
+from telemetry.messages import Event, Heartbeat, Kind, Registry
+from telemetry.service import Health
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
@@ -195,3 +199,34 @@ async def test_a_record_of_samples_whose_names_the_store_cannot_take_is_set_asid
     assert (count(plain_store), counting.failed) == (150, 0)
     report = await audit(plain_store)
     assert (report.dead, report.lost, report.doubled) == (20, 0, 0)
+
+
+async def test_what_an_edge_said_beside_a_poison_record_is_stored_although_its_first_attempt_was_rolled_back(
+    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt has heard the heartbeat; what it heard is forgotten with its transaction."""
+    counting = Counting(monkeypatch)
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        heartbeat = edge.record(wire.encode_heartbeat(Heartbeat(edge.name, now_us(), ("a",), {})))
+        await stored_with(plain_store, edge, [heartbeat, poison(edge)], letters=1)
+    assert max(counting.sizes) == 2, "both were in one attempt"
+    assert execute(plain_store.store, "SELECT equipment, online FROM store.equipment_online") == [("a", True)]
+
+
+async def test_a_right_that_the_login_lacks_is_no_records_fault(plain_store: Settings) -> None:
+    """Ingest ends, and says why; with the right again everything goes in."""
+    execute(plain_store.store, "REVOKE INSERT ON store.event FROM vigil_ingest")
+    async with producing(plain_store) as producer:
+        edge = Edge(producer)
+        records = [edge.samples(batch(["a/x"])), edge.record(event("a")), edge.ledger()]
+        await edge.send(*records)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.timeout(20):
+                await run(plain_store, asyncio.Event(), Health("ingest"))
+        assert caught.group_contains(psycopg.errors.InsufficientPrivilege)
+        execute(plain_store.store, "GRANT INSERT ON store.event TO vigil_ingest")
+        assert execute(plain_store.store, "SELECT count(*) FROM store.log_position") == [(0,)]
+        await stored_with(plain_store, edge, [], letters=0)
+    assert count(plain_store) == 10
+    assert execute(plain_store.store, "SELECT count(*) FROM events WHERE scheme = 'x'") == [(1,)]
