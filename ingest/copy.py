@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from telemetry.batch import Float64, Int32, Int64, UInt8
+from telemetry.pg_array import EPOCH_2000_US
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
-EPOCH_2000_US: Final = 946_684_800_000_000
 SLICE_ROWS: Final = 26_000
 MERGED_RUN: Final = 20
 """Runs that are sorted already and so long on average are merged faster than sorted anew: records are made of such runs

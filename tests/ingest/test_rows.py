@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.accounts import cells
-from ingest.copy import EPOCH_2000_US, HEADER, SLICE_ROWS, TRAILER, Rows, encoded, last_of_each, ordered
+from ingest.copy import HEADER, SLICE_ROWS, TRAILER, Rows, encoded, last_of_each, ordered
 from ingest.decode import read
 from ingest.flush import Flush
 from ingest.latest import Latest
@@ -21,6 +21,7 @@ from ingest.validate import AHEAD_US, bounds_at, failing
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
 from telemetry.log.protocol import InRecord, Partition
+from telemetry.pg_array import EPOCH_2000_US
 from telemetry.wire import Identity, encode_samples, headers
 
 Row = tuple[int, int, float, int]
