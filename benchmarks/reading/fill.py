@@ -15,8 +15,9 @@ import numpy as np
 import psycopg
 
 from ingest.aggregates import refresh
-from ingest.copy import EPOCH_2000_US, HEADER, ROW, TRAILER
+from ingest.copy import HEADER, ROW, TRAILER
 from ingest.transaction import DIRECT_COMPRESS_ROWS
+from telemetry.pg_array import EPOCH_2000_US
 from telemetry.settings import Settings
 from telemetry.store import INGEST, OWNER, connect
 

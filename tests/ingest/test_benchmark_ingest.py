@@ -16,12 +16,13 @@ from benchmarks.ingest.sending import Phase, Seen
 from benchmarks.ingest.throughput import medians
 from benchmarks.ingest.topic import Filled
 from benchmarks.ingest.watch import Look, Run
-from ingest.copy import EPOCH_2000_US, HEADER, ROW, TRAILER
+from ingest.copy import HEADER, ROW, TRAILER
 from telemetry import wire
 from telemetry.arrow_read import decode_samples
 from telemetry.batch import SampleBatch, concatenate
 from telemetry.ledger import HOUR_US, row_hashes
 from telemetry.messages import Kind
+from telemetry.pg_array import EPOCH_2000_US
 
 HOUR_BEGINS_US = 1_795_000_000_000_000 // HOUR_US * HOUR_US
 START_US = HOUR_BEGINS_US - 4_000_000

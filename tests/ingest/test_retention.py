@@ -113,7 +113,9 @@ async def test_the_ledger_is_kept_longer_than_the_rows_that_it_is_compared_with(
     assert await pruned(store) == 3
     left = sorted(set(hours) - {"long gone"})
     assert column(store, "SELECT equipment FROM store.ledger ORDER BY 1") == left
-    assert column(store, "SELECT equipment FROM store.dead_sample ORDER BY 1") == sorted([*left, "", ""]), "never of what is not known"
+    assert column(store, "SELECT equipment FROM store.dead_sample ORDER BY 1") == sorted([*left, "", ""]), (
+        "never of what is not known"
+    )
     assert column(store, "SELECT count(*) FROM store.progress") == [1], "exactly-once rests on it"
 
 

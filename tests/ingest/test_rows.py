@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.accounts import cells
-from ingest.copy import EPOCH_2000_US, HEADER, SLICE_ROWS, TRAILER, Rows, encoded, last_of_each, ordered
+from ingest.copy import HEADER, SLICE_ROWS, TRAILER, Rows, encoded, last_of_each, ordered
 from ingest.decode import read
 from ingest.flush import Flush
 from ingest.latest import Latest
@@ -19,6 +21,7 @@ from ingest.validate import AHEAD_US, bounds_at, failing
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
 from telemetry.log.protocol import InRecord, Partition
+from telemetry.pg_array import EPOCH_2000_US
 from telemetry.wire import Identity, encode_samples, headers
 
 Row = tuple[int, int, float, int]
@@ -73,6 +76,22 @@ def test_rows_are_ordered_by_signal_and_time_and_none_is_lost(listed: list[Row])
     assert sorted(map(repr, zip(*[c.tolist() for c in _columns(found)], strict=True))) == sorted(
         map(repr, zip(*[c.tolist() for c in _columns(rows(listed))], strict=True))
     )
+
+
+@pytest.mark.parametrize("run", [1, 3, 500])
+@pytest.mark.parametrize("wide", [False, True])
+def test_rows_of_one_signal_and_time_stay_in_the_order_of_the_log(run: int, wide: bool) -> None:
+    """In short runs and long ones, and where the key of (signal, time) does not fit into one integer."""
+    made = np.random.default_rng(run)
+    n = 6_000
+    signals = made.integers(1, 2**31 - 1 if wide else 300, (n // run, 1)) + np.arange(run)
+    moments = made.integers(0, 3, n) * (1 << 40 if wide else 1)
+    given_rows = Rows(signals.ravel().astype(np.int32), moments, np.arange(n, dtype=np.float64), np.zeros(n, np.uint8))
+    twice = Rows(*(np.concatenate([column, column]) for column in _columns(given_rows)))
+    found = ordered(replace(twice, value=np.arange(2 * n, dtype=np.float64)))
+    assert np.array_equal(found.value, np.lexsort((np.arange(2 * n), twice.time_us, twice.signal_id)))
+    last = last_of_each(found)
+    assert (last.value >= n).all(), "of two equal rows the later one of the log is the latest"
 
 
 @given(ROWS)

@@ -410,6 +410,55 @@ def test_a_nul_is_refused_wherever_it_hides() -> None:
             wire.decode_events(orjson.dumps([{**event, "attributes": attributes}]))
 
 
+def test_a_nul_is_refused_in_a_long_list_of_names_and_in_a_key_of_a_later_version() -> None:
+    row = {"edge": "e", "time_us": 1, "equipments": ["a", "b"], "unreachable": {}}
+    for more in ({"equipments": ["a", "b\0"]}, {"unreachable": {"a\0": 1}}, {"later": ["\0"]}, {"later\0": 1}):
+        with pytest.raises(RecordError, match="NUL"):
+            wire.decode_heartbeat(orjson.dumps({**row, **more}))
+    with pytest.raises(RecordError, match="json"):  # a raw one is no JSON
+        wire.decode_heartbeat(orjson.dumps(row).replace(b'"b"', b'"\0"'))
+
+
+def test_a_text_that_spells_a_nul_out_holds_none() -> None:
+    row = {"edge": "e", "time_us": 1, "equipments": [r"\u0000"], "unreachable": {}}
+    assert wire.decode_heartbeat(orjson.dumps(row)).equipments == (r"\u0000",)
+
+
+@pytest.mark.parametrize("number", [1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("nest", ["[%d]", '{"a":[1,%d]}', '{"a":{"b":%d}}', '["a",%d]'])
+def test_a_whole_number_beyond_64_bits_is_refused_however_deep_it_lies(number: int, nest: str) -> None:
+    event = '[{"equipment":"a","time_us":1,"scheme":"s","code":"c","on":true,"attributes":{"x":%s}}]'
+    with pytest.raises(RecordError, match="64 bits"):
+        wire.decode_events((event % (nest % number)).encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("equipment", 7),
+        ("hour_us", "7"),
+        ("hour_us", True),
+        ("samples", 7.0),
+        ("checksum", 7),
+        ("checksum", ""),
+        ("checksum", "-1"),
+        ("checksum", "1" * 21),
+        ("checksum", str(1 << 64)),
+        ("checksum", "²"),
+        ("checksum", "٣"),
+        ("checksum", None),
+    ],
+)
+def test_a_ledger_with_one_wrong_entry_is_refused_by_the_name_of_the_field(field: str, value: object) -> None:
+    entry = {"equipment": "a", "hour_us": 1, "samples": 2, "checksum": "3"}
+    ledger = {"edge": "e", "epoch": 1, "through": 1, "entries": [entry, {**entry, field: value}]}
+    with pytest.raises(RecordError, match=rf"LedgerEntry\.{field}"):
+        wire.decode_ledger(orjson.dumps(ledger))
+    del ledger["entries"][1][field]  # type: ignore[index]
+    with pytest.raises(RecordError, match=rf"LedgerEntry\.{field}: expected \w+, found nothing"):
+        wire.decode_ledger(orjson.dumps(ledger))
+
+
 def test_a_deep_nest_is_refused_and_not_followed() -> None:
     with pytest.raises(RecordError, match="json"):
         wire.decode_registry(b'{"plant":' + b"[" * 100_000 + b"]" * 100_000 + b"}")

@@ -1,5 +1,5 @@
 // One alarm as a card, and the dialog that acknowledges it.
-import { html, useEffect, useRef, useState, shared } from './ui.js';
+import { html, useLayoutEffect, useRef, useState, shared } from './ui.js';
 import { newKey, request } from './api.js';
 import { known, pick, t } from './i18n.js';
 import { number, when } from './format.js';
@@ -67,7 +67,7 @@ export function AcknowledgeDialog({ alarm, onChange }) {
   const [state, setState] = useState({ sending: false, problem: '' });
   const close = () => acknowledging.set(null);
 
-  useEffect(() => {
+  useLayoutEffect(() => { // not useEffect: a key pressed before it runs would not reach the dialog
     const before = document.activeElement;
     dialog.current.showModal();
     (name ? dialog.current.querySelector('textarea') : nameField.current).focus();
