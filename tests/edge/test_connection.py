@@ -59,3 +59,26 @@ async def test_a_connection_that_was_closed_at_once_is_none() -> None:
     assert told == [False]
     assert connection.transport is None
     assert connection.why == "there closed the connection at once"
+
+
+async def test_connections_that_are_closed_while_others_are_answered_are_not_counted() -> None:
+    """Then one of the units closes them, and the next one that is asked may be another."""
+    loop = asyncio.get_running_loop()
+    for heard_s, is_well in ((lambda: loop.time() + 1.0, True), (lambda: 0.0, False)):
+        owner = Owner(ties=Ties(last_heard_s=heard_s))
+        connection = Connection(cast(Reach, ClosedAtOnce()), owner)
+        for _ in range(5):
+            connection.ended("closed")
+        assert connection.may_try(loop.time()) is is_well
+        assert owner.lost_of == ["closed"] * 5, "whoever waited is told in any case"
+
+
+async def test_a_connection_that_served_begins_the_count_anew() -> None:
+    loop, owner = asyncio.get_running_loop(), Owner()
+    connection = Connection(cast(Reach, ClosedAtOnce()), owner)
+    for served in (False, True, False):
+        owner.served = served
+        connection.ended("closed")
+        assert connection.may_try(loop.time())
+    connection.ended("closed")
+    assert not connection.may_try(loop.time()), "two in a row were no better than none"
