@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -16,6 +17,7 @@ import structlog
 
 from ingest import metrics
 from ingest.aggregates import behind_s, refresh
+from ingest.answering import answering, still_at_work
 from ingest.retention import apply_retention, prune
 from telemetry.settings import Settings
 from telemetry.store import INGEST, connect
@@ -32,14 +34,21 @@ RETENTION_EVERY_S: Final = 3_600.0
 async def keep_up(settings: Settings, *, timescale: bool) -> None:
     """Runs until cancelled. Raises StoreUnavailable, psycopg.OperationalError."""
     async with await connect(settings, INGEST, autocommit=True) as connection:
-        retained = -RETENTION_EVERY_S
-        while True:
-            if not timescale:
-                await _said(_refresh(settings, connection), "aggregates")
-            if time.monotonic() - retained >= RETENTION_EVERY_S:
-                retained = time.monotonic()
-                await _said(_retain(settings, connection), "retention")
-            await asyncio.sleep(REFRESH_EVERY_S)
+        # A step after a long stop may take an hour, so it has no deadline: it is asked whether the server is still at it.
+        at_work = partial(still_at_work, settings, connection.info.backend_pid)
+        async with answering(connection, at_work):
+            await _steps(settings, connection, timescale=timescale)
+
+
+async def _steps(settings: Settings, connection: Connection, *, timescale: bool) -> None:
+    retained = -RETENTION_EVERY_S
+    while True:
+        if not timescale:
+            await _said(_refresh(settings, connection), "aggregates")
+        if time.monotonic() - retained >= RETENTION_EVERY_S:
+            retained = time.monotonic()
+            await _said(_retain(settings, connection), "retention")
+        await asyncio.sleep(REFRESH_EVERY_S)
 
 
 async def _refresh(settings: Settings, connection: Connection) -> None:
