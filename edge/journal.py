@@ -130,7 +130,7 @@ class Journal:
         with self._condition:
             self._calls.append(run)
             self._condition.notify()
-        assert self._failed is not None, "start() comes first"  # noqa: S101
+        assert self._failed is not None  # noqa: S101
         either: list[asyncio.Future[Any]] = [future, self._failed]
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -258,6 +258,9 @@ class Journal:
             self.spool.settle()
         except sqlite3.OperationalError as error:
             log.warning("spool closed without settling", why=str(error), samples_not_journaled=self._rows)
+        except sqlite3.DatabaseError as error:
+            self.spool.suspect(str(error))
+            raise
 
     def _turn(self) -> bool:
         """Waits for work and does it. False when there is no more to come."""

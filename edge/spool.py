@@ -17,6 +17,7 @@ at the points named by `at`.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from edge.provisional import Provisional, Released
 from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Mark, Policy, Whole, class_of
 from edge.spool_clock import SpoolClock, first_age_s
 from edge.spool_dropped import Dropped
-from edge.spool_file import lock, make_room, open_file, roll_back
+from edge.spool_file import lock, make_room, move_aside, open_file, roll_back, suspect
 from edge.spool_keys import Keys
 from edge.spool_ledger import Cells, SpoolLedger
 from edge.spool_read import SpoolReader
@@ -67,27 +68,45 @@ class Spool:
         self.edge, self.epoch = edge, epoch
         self.stamps = stamps or machine_stamps(SystemClock())
         self._at = at
+        self._path = path
         self._lock = lock(path.with_suffix(".lock"))
+        self.lost_file: Path | None = None
         with ExitStack() as undo:
             undo.callback(os.close, self._lock)
-            first_s = first_age_s(self.stamps)
-            self._db, self.lost_file = open_file(path, aside=f"unreadable-{epoch:016x}", at_s=first_s)
+            try:
+                self._open(max_bytes, max_age_s, policy, tail_bytes)
+            except sqlite3.OperationalError:
+                raise
+            except (sqlite3.DatabaseError, TypeError, ValueError):  # damage may make anything of a row
+                self.lost_file = move_aside(path, self._aside)
+                self._open(max_bytes, max_age_s, policy, tail_bytes)
             undo.pop_all()
-        self.tail = Tail(tail_bytes)
-        self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)
-        self._dropped = Dropped(self._db)
-        self._ledger = SpoolLedger(self._db, edge, epoch)
-        self._clock = SpoolClock(self._db, self.stamps)
-        self._keys = Keys(self._db)
-        self._reader = SpoolReader(self._db, self.tail, edge, lambda corrupt: self.set_aside(corrupt, "corrupt"))
-        self.seq = 0
-        self._position = 0
-        self._at_s = 0
-        self._deleted_us: int | None = 0
-        self._made: list[Stored] = []
-        self._counted: Cells = {}
-        self._staged: list[Callable[[], None]] = []
-        self._load()
+
+    @property
+    def _aside(self) -> str:
+        return f"unreadable-{self.epoch:016x}"
+
+    def _open(self, max_bytes: int, max_age_s: float, policy: Policy, tail_bytes: int) -> None:
+        with ExitStack() as undo:
+            self._db, lost = open_file(self._path, aside=self._aside, at_s=first_age_s(self.stamps))
+            undo.callback(self._db.close)
+            self.lost_file = lost or self.lost_file
+            self.tail = Tail(tail_bytes)
+            self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)
+            self._dropped = Dropped(self._db)
+            self._ledger = SpoolLedger(self._db, self.edge, self.epoch)
+            self._clock = SpoolClock(self._db, self.stamps)
+            self._keys = Keys(self._db)
+            self._reader = SpoolReader(self._db, self.tail, self.edge, lambda bad: self.set_aside(bad, "corrupt"))
+            self.seq = 0
+            self._position = 0
+            self._at_s = 0
+            self._deleted_us: int | None = 0
+            self._made: list[Stored] = []
+            self._counted: Cells = {}
+            self._staged: list[Callable[[], None]] = []
+            self._load()
+            undo.pop_all()
 
     def _load(self) -> None:
         self._bounds.load()
@@ -99,6 +118,10 @@ class Spool:
             self._ledger.load()
             self._clock.mark()
         self._release()
+
+    def suspect(self, why: str) -> None:
+        """Damage was found in the file: the next opening checks it whole."""
+        suspect(self._path, why)
 
     def close(self) -> None:
         """Closes the file; what was journaled stays."""

@@ -13,11 +13,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from telemetry.errors import StateLocked
+
+log = structlog.get_logger()
 
 VERSION: Final = 2
 CHECKED_BYTES: Final = 256 << 20
-"""A file up to this size is checked whole at opening."""
+"""A file up to this size is checked whole at opening; a larger one only where damage was found while it was used."""
 PAGE_BYTES: Final = 16_384
 """Of a new file. A record of 120 kB costs half the CPU that it costs on pages of 4 kB; benchmarks/spool.py."""
 CHECKPOINT_BYTES: Final = 8 << 20
@@ -71,11 +75,33 @@ def open_file(path: Path, *, aside: str, at_s: int = 0) -> tuple[sqlite3.Connect
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
-        moved = path.with_suffix(f".{aside}")
-        path.rename(moved)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        moved = move_aside(path, aside)
         return _connect(path, at_s), moved
+
+
+def move_aside(path: Path, aside: str) -> Path:
+    """Renames a spool's file that cannot be read to the suffix `aside`, and its write-ahead log with it: whoever mends the
+    file needs what was committed last.
+    """
+    moved = path.with_suffix(f".{aside}")
+    path.rename(moved)
+    ahead = path.with_name(f"{path.name}-wal")
+    if ahead.exists():
+        ahead.rename(moved.with_name(f"{moved.name}-wal"))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    _suspicion(path).unlink(missing_ok=True)
+    return moved
+
+
+def suspect(path: Path, why: str) -> None:
+    """Damage was found while it was used: the next opening checks the file whole, however large it is."""
+    log.error("spool is damaged; it is checked whole at the next start", file=str(path), why=why)
+    with suppress(OSError):
+        _suspicion(path).touch()
+
+
+def _suspicion(path: Path) -> Path:
+    return path.with_suffix(".damaged")
 
 
 def _connect(path: Path, at_s: int) -> sqlite3.Connection:
@@ -90,11 +116,10 @@ def _connect(path: Path, at_s: int) -> sqlite3.Connection:
         # log has in any case.
         db.execute("PRAGMA secure_delete = OFF")
         db.execute("PRAGMA journal_size_limit = 16777216")
-        if (
-            path.stat().st_size <= CHECKED_BYTES
-            and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok"
-        ):
+        is_checked = path.stat().st_size <= CHECKED_BYTES or _suspicion(path).exists()
+        if is_checked and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)
+        _suspicion(path).unlink(missing_ok=True)
         page = db.execute("PRAGMA page_size").fetchone()[0]
         disk = os.statvfs(path.parent)
         room = max(min(CHECKPOINT_BYTES, disk.f_bavail * disk.f_frsize // 8), CHECKPOINT_MIN_BYTES)
