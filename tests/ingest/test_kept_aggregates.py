@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from ingest import aggregates, copy
 from ingest.aggregates import MINUTE_US, SETTLED_US, late_runs, note_late, refresh
+from ingest.copying import copy_rows
 from ingest.retention import apply_retention, kept
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
@@ -196,6 +197,28 @@ async def test_a_sample_of_the_very_moment_up_to_which_minutes_are_kept_is_seen(
     for view in ("samples_1m", "samples_1h"):
         assert aggregate(plain_store, view) == [("a", "x", moment, 5.0, 5.0, 5.0, 1, 0, 5.0)]
     assert kept_minutes(plain_store) == 0
+
+
+async def test_hours_of_a_back_fill_that_came_before_any_other_sample_are_kept(plain_store: Settings) -> None:
+    """Minutes were closed while there were no samples at all; the first ones that come are old."""
+    await refreshed(plain_store, HOUR + SETTLED_US)
+    execute(
+        plain_store.store, "INSERT INTO store.signal (name, equipment, point, name_hash) VALUES ('a/x', 'a', 'x', 1)"
+    )
+    times_us = np.array([HOUR - 50 * HOUR_US, HOUR - 2 * HOUR_US, HOUR - 1])
+    rows = copy.Rows(np.ones(3, np.int32), times_us, np.full(3, 5.0), np.full(3, 192, np.uint8))
+    ends = [datetime.fromtimestamp(us / 1e6, UTC) for us in (int(times_us[0]), HOUR + 3 * HOUR_US)]
+    execute(plain_store.store, "SELECT store.ensure_sample_partitions(%s, %s)", tuple(ends))
+    async with await connect(plain_store, INGEST, autocommit=True) as connection, connection.transaction():
+        await copy_rows(connection, rows, direct=False)
+        await note_late(connection, rows, first_us=int(times_us[0]))
+    expected = [(us // HOUR_US * HOUR_US, 1) for us in times_us.tolist()]
+    for hours in (0, 1, 2):  # read from minutes, at the moment when hours are first kept, and afterwards
+        await refreshed(plain_store, HOUR + hours * HOUR_US + SETTLED_US)
+        found = execute(
+            plain_store.store, "SELECT (extract(epoch FROM time) * 1000000)::bigint, count FROM samples_1h ORDER BY 1"
+        )
+        assert found == expected, hours
 
 
 async def test_one_turn_works_off_all_notes_of_late_samples(

@@ -165,6 +165,29 @@ async def test_a_store_of_every_released_version_comes_forward_with_its_data(
                 check(connection, {}, timescale=False, with_samples=version >= 3)
 
 
+HOURS_NOT_KEPT: Final = """
+SELECT store.ensure_aggregate_partition('sample_1m', 'sample_1m_202603', '2026-03-01 00:00+00', '2026-04-01 00:00+00');
+INSERT INTO store.signal (name, equipment, point, name_hash) VALUES ('a/x', 'a', 'x', 1), ('a/y', 'a', 'y', 2);
+INSERT INTO store.sample_1m VALUES (1, '2026-03-05 10:07+00', 5, 5, 5, 1, 0, 5), (1, '2026-03-05 10:59+00', 7, 7, 7, 1, 0, 7),
+    (2, '2026-03-04 01:00+00', 9, 9, 9, 1, 2, 9), (2, '2026-03-05 13:01+00', 3, 3, 3, 1, 0, 3);
+UPDATE store.aggregated SET late_before = '2026-03-05 13:30+00', minutes_to = '2026-03-05 13:30+00',
+    hours_to = '2026-03-05 13:00+00'
+"""
+"""What version 10 made of a new store whose first samples were old: minutes, and no hours of them."""
+
+
+async def test_hours_that_version_10_did_not_keep_are_there_afterwards(plain_server: Any, tmp_path: Path) -> None:
+    with fresh_database(plain_server.url, template=None) as url:
+        await aged.migrate_to(url, 10, tmp_path / "then")
+        for statement in HOURS_NOT_KEPT.split(";\n"):
+            execute(url, statement)
+        shown = "SELECT point, to_char(time AT TIME ZONE 'UTC', 'DD HH24'), avg, count, count_bad FROM samples_1h"
+        shown += " ORDER BY 1, 2"
+        assert execute(url, shown) == [("y", "05 13", 3.0, 1, 0)]
+        await migrate(Settings(store=url))
+        assert execute(url, shown) == [("x", "05 10", 6.0, 2, 0), ("y", "04 01", 9.0, 1, 2), ("y", "05 13", 3.0, 1, 0)]
+
+
 async def test_the_schema_is_the_same_whatever_version_it_began_with(server: tuple[str, bool], tmp_path: Path) -> None:
     url, _ = server
     with fresh_database(url, template=None) as at_once, fresh_database(url, template=None) as in_steps:
