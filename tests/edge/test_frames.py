@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.frames import PDU_MAX, RTU_MAX, Answer, Framing, Mbap, Rtu, Unreadable, crc, query
+from tests.edge.serial_line import checksum, rtu
 
 # The examples of Application Protocol 1.1b3: table, address, count → request PDU, answer PDU.
 GOLDEN = {
@@ -32,21 +33,6 @@ GOLDEN_RTU = (
     "02 07 41 12",
     "0A 81 02 B0 53",
 )
-
-
-def checksum(body: bytes) -> bytes:
-    """The algorithm of MODBUS over Serial Line 1.02, 6.2.2, bit by bit; low byte first."""
-    value = 0xFFFF
-    for byte in body:
-        value ^= byte
-        for _ in range(8):
-            value = value >> 1 ^ (0xA001 if value & 1 else 0)
-    return value.to_bytes(2, "little")
-
-
-def rtu(unit: int, pdu: bytes) -> bytes:
-    body = bytes([unit]) + pdu
-    return body + checksum(body)
 
 
 def mbap(transaction: int, unit: int, pdu: bytes) -> bytes:

@@ -12,16 +12,7 @@ from edge.lane import Watch
 from telemetry.clock import SystemClock
 from telemetry.plant import Endpoint, parse_address
 from tests.edge.asking import TIMEOUT_S, ReadFailed, Told, ask, query_of, result
-
-
-def crc16(body: bytes) -> bytes:
-    """Modbus over Serial Line 1.02, appendix B."""
-    crc = 0xFFFF
-    for byte in body:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
-    return crc.to_bytes(2, "little")
+from tests.edge.serial_line import checksum
 
 
 @pytest.mark.parametrize("kind", ["good", "bad crc", "another unit"])
@@ -32,7 +23,7 @@ async def test_rtu_frames_over_tcp_are_read_with_their_crc_checked(kind: str) ->
         try:
             got.append(await reader.readexactly(8))
             body = bytes([2 if kind == "another unit" else 1, 3, 4, 0x47, 0xF1, 0x20, 0x00])
-            writer.write(body + (b"\0\0" if kind == "bad crc" else crc16(body)))
+            writer.write(body + (b"\0\0" if kind == "bad crc" else checksum(body)))
             await writer.drain()
             await reader.read()
         finally:
@@ -49,7 +40,7 @@ async def test_rtu_frames_over_tcp_are_read_with_their_crc_checked(kind: str) ->
             await ask(bus)
         assert caught.value.outcome == ("unusable" if kind == "bad crc" else "unit")
     # 01 03 00 0A 00 02 and its CRC E4 09, by the specification's own algorithm.
-    assert got == [b"\x01\x03\x00\x0a\x00\x02" + crc16(b"\x01\x03\x00\x0a\x00\x02")]
+    assert got == [b"\x01\x03\x00\x0a\x00\x02" + checksum(b"\x01\x03\x00\x0a\x00\x02")]
     bus.close()
     server.close()
     await server.wait_closed()
@@ -89,7 +80,7 @@ async def server() -> AsyncIterator[Callable[[Answer], Awaitable[Bus]]]:
 
 def registers(unit: int, *words: int) -> bytes:
     body = bytes([unit, 3, 2 * len(words)]) + b"".join(word.to_bytes(2, "big") for word in words)
-    return body + crc16(body)
+    return body + checksum(body)
 
 
 async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_requests(
