@@ -136,7 +136,9 @@ class Fleet:
         """Stops what is gone or changed in `to`, which is to be switched to then."""
         over = [old.poller for name, old in self._polled.items() if to.polled.get(name) is not old]
         self.rota.remove(*over)
-        self._silent.update(await self._wound_up(over))
+        silent = await self._wound_up(over)
+        self._silent.update(silent)
+        self.reach.since_us.update(silent)  # the heartbeats of the time between tell of them
         gone = [task for key, task in self._tasks.items() if to.pushed.get(key) is not self._pushed.get(key)]
         await cancel_all(gone)
         self._tasks = {key: task for key, task in self._tasks.items() if task not in gone}
@@ -152,7 +154,6 @@ class Fleet:
     async def switch(self, to: Next) -> None:
         """Reads what `to` says from now on: stops what is gone or changed (`leave`), starts what is new."""
         await self.leave(to)
-        silent, self._silent = self._silent, {}
         for endpoint, (_, bus) in self._buses.items():
             if to.buses.get(endpoint, (None, None))[1] is not bus:
                 bus.close()
@@ -166,6 +167,9 @@ class Fleet:
         self._polled, self._buses, self._pushed = to.polled, to.buses, to.pushed
         self._layouts.keep(new.device.profile for new in self._polled.values())
         self._share()
+        silent, self._silent = self._silent, {}
+        for name in silent.keys() - to.polled.keys():
+            self.reach.since_us.pop(name, None)
         await self.announce(to.plant)
         self.rota.devices = max(self.rota.devices, len(self._polled))
         for new in started:

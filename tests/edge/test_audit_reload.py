@@ -159,6 +159,30 @@ async def test_a_silent_device_whose_settings_change_stays_silent_until_it_answe
     assert kit.fleet.reach.since_us == {}, "what is gone is not silent"
 
 
+async def test_a_silent_device_is_told_as_such_while_its_settings_change() -> None:
+    """Heartbeats go out meanwhile; one that is gone is in none of them."""
+    kit, told = Kit(), list[tuple[str, dict[str, int]]]()
+    await kit.read(devices(2, profile_of(1)))
+    kit.fleet.reach.since_us.update(e0=NOW_US, e1=NOW_US + 1)
+
+    async def mind(gone: Sequence[Equipment], new: Sequence[Equipment]) -> None:
+        told.append(("mind", dict(kit.fleet.reach.since_us)))
+
+    async def announce(plant: Plant) -> None:
+        told.append(("announce", dict(kit.fleet.reach.since_us)))
+
+    kit.fleet.mind, kit.fleet.announce = mind, announce
+    plant = plant_of(devices(1, profile_of(2)))
+    to = kit.fleet.prepare(plant, plant.equipment)
+    await kit.fleet.leave(to)
+    both = {"e0": NOW_US, "e1": NOW_US + 1}
+    assert kit.fleet.reach.since_us == both
+    await kit.fleet.switch(to)
+    assert told == [("mind", both), ("announce", {"e0": NOW_US})]
+    assert kit.fleet.reach.since_us == {"e0": NOW_US}
+    assert kit.fleet._polled["e0"].poller.breaker.state is not State.CLOSED
+
+
 async def test_a_driver_that_fails_before_anybody_looks_fails_the_service_all_the_same() -> None:
     kit = Kit(fails=True)
     await kit.read([make_equipment("m", make_profile({"x": {"mqtt": {}}}), "mqtt://127.0.0.1:1/m")])
