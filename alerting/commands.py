@@ -6,6 +6,7 @@ lock. Commands are heard by NOTIFY, and looked for every POLL_S in case none cam
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ import structlog
 
 from alerting import metrics
 from alerting.lifecycle import Input, Outcome, Reason, Trigger, step
-from alerting.places import Connect
+from alerting.places import ANSWER_S, Connect
 from alerting.store import lock_alarms, notify_alarm, write
 from telemetry.clock import Clock
 from telemetry.frozen import FrozenWatch
@@ -57,18 +58,23 @@ class CommandHandler:
     ready: Callable[[], None]
 
     async def run(self) -> None:
-        """Works until it is cancelled. Raises StoreError, psycopg.Error: begin again."""
+        """Works until it is cancelled. Raises StoreError, psycopg.Error, TimeoutError: begin again."""
         connection = await self.connect()
         try:
             await connection.execute(f"LISTEN {COMMAND_CHANNEL}")
             self.ready()
             while True:
-                while await self.handle(connection) == MAX_COMMANDS:
+                while await self._handle_in_time(connection) == MAX_COMMANDS:
                     pass
                 async for _ in connection.notifies(timeout=POLL_S, stop_after=1):
                     pass
         finally:
             await connection.close()
+
+    async def _handle_in_time(self, connection: Connection) -> int:
+        """Raises TimeoutError where the store does not answer: a half-open connection tells nobody."""
+        async with asyncio.timeout(ANSWER_S):
+            return await self.handle(connection)
 
     async def handle(self, connection: Connection) -> int:
         """Handles what is there, each in a transaction of its own. Returns how many."""

@@ -24,6 +24,7 @@ import structlog
 from alerting import metrics, notices
 from alerting.notices import RAISE, REPEAT, Notice
 from alerting.payload import compose
+from alerting.places import ANSWER_S as STORE_ANSWER_S
 from alerting.places import Connect
 from alerting.store import SERVICE, report
 from alerting.webhook import ANSWER_S, CHANNEL, CONNECT_S, Answer, Attempt, Target, client, post
@@ -90,17 +91,18 @@ class Notifier:
     """Texts of failures, and the notices that suffer them."""
 
     async def run(self) -> None:
-        """Works until it is cancelled. Raises StoreError, psycopg.Error, or a group of these: begin again."""
+        """Works until it is cancelled. Raises StoreError, psycopg.Error, TimeoutError, or a group of these: begin again."""
         self._in_flight = 0
         self._failing.clear()
         connection, turn = await self.connect(), asyncio.Lock()
         try:
-            await notices.adopt_untold(connection, CHANNEL, now_us=self.clock.now_us())
+            async with asyncio.timeout(STORE_ANSWER_S):
+                await notices.adopt_untold(connection, CHANNEL, now_us=self.clock.now_us())
             self.ready()
             async with client(self.to) as http, asyncio.TaskGroup() as group:
                 while True:
                     self.woken.clear()
-                    async with turn:
+                    async with turn, asyncio.timeout(STORE_ANSWER_S):
                         due, wait_s = await self._due(connection)
                     for notice, alarm in due:
                         self._in_flight += 1
@@ -136,7 +138,7 @@ class Notifier:
     ) -> None:
         """One notice through the stages."""
         result = await self._send(http, notice, alarm)
-        async with turn, connection.transaction():
+        async with turn, asyncio.timeout(STORE_ANSWER_S), connection.transaction():
             label = await self._settle(connection, notice, result)
         metrics.NOTICES.labels(label).inc()
         self._in_flight -= 1

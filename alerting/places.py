@@ -6,8 +6,9 @@ found to be the one that was processed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
@@ -17,6 +18,9 @@ from telemetry.log.protocol import InRecord, Log, Partition, Reader
 from telemetry.position import Mark, load_positions, mark, verify_continuity, verify_unchanged
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
+
+ANSWER_S: Final = 30.0
+"""A store that has not answered by then is away. TCP does not see a connection that is half-open behind a proxy."""
 
 
 class Places:
@@ -41,9 +45,10 @@ class Places:
             raise ValueError("assigned: expected to have joined first")
         connection = await self._connect()
         try:
-            positions = await load_positions(connection, SERVICE, partitions)
-        except psycopg.Error as error:
-            raise StoreUnavailable(str(error).strip()) from error
+            async with asyncio.timeout(ANSWER_S):
+                positions = await load_positions(connection, SERVICE, partitions)
+        except (psycopg.Error, TimeoutError) as error:
+            raise StoreUnavailable(str(error).strip() or "no answer") from error
         finally:
             await connection.close()
         starts = {p: await verify_continuity(self._reader, p, position) for p, position in positions.items()}

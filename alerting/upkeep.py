@@ -11,7 +11,7 @@ import psycopg
 
 from alerting import metrics, notices
 from alerting.lifecycle import State
-from alerting.places import Connect
+from alerting.places import ANSWER_S, Connect
 from alerting.register import adopt, orphans
 from alerting.store import notify_alarm
 from telemetry.clock import Clock
@@ -32,11 +32,12 @@ class Upkeep:
     ready: Callable[[], None]
 
     async def run(self) -> None:
-        """Works until it is cancelled. Raises StoreError, psycopg.Error: begin again."""
+        """Works until it is cancelled. Raises StoreError, psycopg.Error, TimeoutError: begin again."""
         connection = await self.connect()
         try:
             while True:
-                await self.once(connection)
+                async with asyncio.timeout(ANSWER_S):
+                    await self.once(connection)
                 self.ready()
                 await asyncio.sleep(EVERY_S)
         finally:

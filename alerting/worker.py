@@ -92,7 +92,8 @@ class FindingsWorker:
         if "place on the log" in self.health.waiting_for:
             self.health.found("place on the log")
             event = Event(SERVICE, self.clock.now_us(), VIGIL_SCHEME, "log-discontinuity", False, {})
-            await report(connection, event)
+            async with asyncio.timeout(FLUSH_S):
+                await report(connection, event)
 
     async def _take(self, connection: Connection, places: Places, records: Sequence[InRecord]) -> None:
         """Flushes the records together; where the database refuses the data, one by one, and that one is set aside."""
