@@ -16,7 +16,7 @@ from ingest.backup_jobs import PUT_OFF_S, put_off
 from ingest.backup_manifest import DUMP, NAME, Manifest, read_manifest
 from ingest.backup_restore import check_backup, restore
 from ingest.backup_tools import Tools, split_secret
-from ingest.migrate import migrate
+from ingest.migrate import LOCK, migrate
 from telemetry.batch import from_rows
 from telemetry.errors import StoreError
 from telemetry.ledger import HOUR_US
@@ -285,6 +285,20 @@ def test_a_database_with_anything_in_it_is_refused(plain_store: Settings, tmp_pa
     with fresh_database(plain_store.store, template=None) as url:
         execute(url, "CREATE VIEW mine AS SELECT 1")
         with pytest.raises(StoreError, match=r"found public\.mine: make a new one"):
+            restore(Settings(store=url), tmp_path / "backup", tools=TOOLS)
+
+
+def test_beside_a_migration_nothing_is_backed_up_or_restored(plain_store: Settings, tmp_path: Path) -> None:
+    """One that is under way holds this lock to its end."""
+    with psycopg.connect(plain_store.store, autocommit=True) as migrating:
+        migrating.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        with pytest.raises(StoreError, match="backup: a migration or a restore is under way"):
+            backup(plain_store, tmp_path / "backup", tools=TOOLS)
+    assert list(tmp_path.glob("backup*")) == []
+    backup(plain_store, tmp_path / "backup", tools=TOOLS)
+    with fresh_database(plain_store.store, template=None) as url, psycopg.connect(url, autocommit=True) as migrating:
+        migrating.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        with pytest.raises(StoreError, match="restore: a migration, a backup or another restore is under way"):
             restore(Settings(store=url), tmp_path / "backup", tools=TOOLS)
 
 
