@@ -86,7 +86,7 @@ class Writer:
         self._handed: dict[Partition, tuple[int, Mark]] = {}
         """Of each partition, the offset after the last record that was prepared (at first: stored), and that record."""
         self.signals = 0
-        """How many signals the last flush with rows had."""
+        """How many signals the last flush with rows had that was prepared: the one after it is being gathered by then."""
 
     async def load(self) -> None:
         """Reads from the store what is kept in memory."""
@@ -131,7 +131,8 @@ class Writer:
         bounds = bounds_at(self._settings.the_clock.now_us(), late_bound_days=self._settings.late_bound_days)
         given = batches(readings, dictionaries)
         prepared = await asyncio.to_thread(prepare, given, bounds)
-        if len(prepared.rows):
+        if len(prepared.rows):  # one of dead samples alone says nothing of the fleet
+            self.signals = len(prepared.latest)
             await self._ensure_days(prepared.first_us, prepared.last_us)
         return Job(readings, given, prepared, bounds)
 
@@ -179,8 +180,6 @@ class Writer:
     def _written(self, readings: Sequence[Reading], outcome: Outcome, seconds: float) -> None:
         for reading in readings:
             self.expected[reading.record.partition] = reading.record.offset + 1
-        if len(outcome.prepared.latest):  # one of dead or repeated samples alone says nothing of the fleet
-            self.signals = len(outcome.prepared.latest)
         self.latest.add(outcome.prepared.latest)
         metrics.count(readings, outcome, seconds=seconds, now_us=time.time_ns() // 1000)
         for letter in outcome.dead:
