@@ -12,7 +12,7 @@ from ingest.copy import NO_ROWS, Rows, last_of_each, ordered
 from ingest.decode import Reading
 from ingest.refused import DeadLetter, rows_of
 from ingest.signals import Dictionary
-from ingest.validate import Bounds, failing
+from ingest.validate import DAY_US, Bounds, failing
 from telemetry.batch import Int32, SampleBatch
 from telemetry.log.protocol import Partition
 from telemetry.wire import Identity
@@ -41,11 +41,13 @@ class Prepared:
     cells: tuple[tuple[Identity, Cells], ...]
     """Of each record: its samples, stored or dead, by equipment and hour."""
     dead: tuple[DeadLetter, ...]
+    segments: int = 0
+    """Pairs of (signal, UTC day) among the rows: of each Direct Compress makes a batch of its own."""
 
     @property
-    def rows_per_signal(self) -> float:
-        """How many rows a signal has, on average."""
-        return len(self.rows) / len(self.latest) if len(self.latest) else 0.0
+    def rows_per_segment(self) -> float:
+        """How many rows such a batch would have, on average."""
+        return len(self.rows) / self.segments if self.segments else 0.0
 
 
 NOTHING = Prepared(NO_ROWS, NO_ROWS, 0, 0, (), ())
@@ -106,7 +108,15 @@ def prepare(given: Sequence[Batch], bounds: Bounds) -> Prepared:
         )
     )
     first, last = int(rows.time_us.min()), int(rows.time_us.max())
-    return Prepared(rows, last_of_each(rows), first, last, counted, tuple(dead))
+    latest = last_of_each(rows)
+    segments = len(latest) if first // DAY_US == last // DAY_US else _segments(rows)
+    return Prepared(rows, latest, first, last, counted, tuple(dead), segments)
+
+
+def _segments(rows: Rows) -> int:
+    """Pairs of (signal, UTC day). `rows` must be ordered, and not empty."""
+    day = rows.time_us // DAY_US
+    return 1 + int(np.count_nonzero((rows.signal_id[1:] != rows.signal_id[:-1]) | (day[1:] != day[:-1])))
 
 
 def _good(given: Batch, bounds: Bounds, dead: list[DeadLetter]) -> tuple[Int32, SampleBatch]:

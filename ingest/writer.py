@@ -22,7 +22,7 @@ from ingest.latest import Latest
 from ingest.online import Online
 from ingest.signals import SignalTable
 from ingest.transaction import Job, Outcome, write
-from ingest.validate import bounds_at
+from ingest.validate import DAY_US, bounds_at
 from telemetry.frozen import FrozenWatch
 from telemetry.log.protocol import Partition, Reader
 from telemetry.position import Mark, Position, verify_unchanged
@@ -35,7 +35,6 @@ Connection = psycopg.AsyncConnection[Any]
 WRITE_DEADLINE_S: Final = 15.0
 WRITE_ROWS_PER_S: Final = 10_000
 """A transaction gets WRITE_DEADLINE_S, and a second for so many rows: a connection that is dead in silence ends by this."""
-DAY_US: Final = 86_400_000_000
 
 POISON: Final = (
     psycopg.DataError,

@@ -81,7 +81,7 @@ def counted(store: Settings, since_us: int, bin_: str) -> Rows:
     )
 
 
-@pytest.mark.parametrize(("late", "direct"), [(10, False), (500, True)])
+@pytest.mark.parametrize(("late", "direct"), [(9, False), (10, True), (500, True)])
 async def test_late_rows_leave_a_compressed_chunk_compressed_and_are_merged_by_the_policy(
     timescale_store: Settings, late: int, direct: bool
 ) -> None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ingest.accounts import cells
 from ingest.copy import HEADER, SLICE_ROWS, TRAILER, Rows, encoded, last_of_each, ordered
 from ingest.decode import read
-from ingest.flush import Flush
+from ingest.flush import Batch, Flush, prepare
 from ingest.latest import Latest
 from ingest.refused import cells_of
 from ingest.signals import Dictionary
-from ingest.validate import AHEAD_US, bounds_at, failing
+from ingest.validate import AHEAD_US, DAY_US, bounds_at, failing
 from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
 from telemetry.log.protocol import InRecord, Partition
@@ -76,6 +76,25 @@ def test_rows_are_ordered_by_signal_and_time_and_none_is_lost(listed: list[Row])
     assert sorted(map(repr, zip(*[c.tolist() for c in _columns(found)], strict=True))) == sorted(
         map(repr, zip(*[c.tolist() for c in _columns(rows(listed))], strict=True))
     )
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a/x", "a/y", "b/x"]), st.integers(-40, 40)), min_size=1, max_size=60))
+def test_rows_are_counted_by_signal_and_day_for_those_are_the_batches_of_direct_compress(
+    listed: list[tuple[str, int]],
+) -> None:
+    listed = [(name, NOW // DAY_US * DAY_US + hours * HOUR_US) for name, hours in listed]
+    content = from_rows([(name, time_us, 1.0, 192) for name, time_us in listed])
+    ids = np.arange(1, len(content.names) + 1, dtype=np.int32)
+    encoded_ = encode_samples(content)
+    identity = Identity("edge", 1, 0)
+    record = InRecord(Partition("t", 0), 0, 0, b"", encoded_.value, headers(identity, encoded_))
+    dictionary = Dictionary(ids, np.zeros(len(ids), np.int32), ["e"])
+    (reading,) = read([record])
+    prepared = prepare([Batch(reading, identity, content, dictionary)], bounds_at(NOW, late_bound_days=1000))
+    kept = [(name, time_us) for name, time_us in listed if time_us <= NOW + AHEAD_US]
+    assert len(prepared.rows) == len(kept)
+    segments = len({(name, time_us // DAY_US) for name, time_us in kept})
+    assert prepared.rows_per_segment == (len(kept) / segments if segments else 0.0)
 
 
 @pytest.mark.parametrize("run", [1, 3, 500])
