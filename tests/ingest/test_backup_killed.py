@@ -30,6 +30,11 @@ from tests.ingest.backups import TOOLS
 PASSWORD = "zx-never-to-be-seen-81"
 
 
+def _hears_interrupts() -> None:
+    """As from a terminal: whoever runs the suite in a shell's background has it ignore SIGINT, and its children, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def command(store: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """`vigil …` on this store, with a password that its server does not ask for."""
@@ -44,6 +49,7 @@ def command(store: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=_hears_interrupts,
     )
     try:
         yield process
