@@ -6,7 +6,6 @@ earlier version (user_version) is brought up to this one in one transaction, wit
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ from typing import Final
 import structlog
 
 from telemetry.errors import StateLocked
+from telemetry.lock_file import try_lock
 
 log = structlog.get_logger()
 
@@ -168,12 +168,7 @@ def roll_back(db: sqlite3.Connection) -> None:
 
 def lock(path: Path) -> int:
     """Takes the lock file of a spool. Raises StateLocked when another process has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise StateLocked(
-            f"{path}: expected a spool of this process's own, found another edge agent using it"
-        ) from None
+    handle = try_lock(path)
+    if handle is None:
+        raise StateLocked(f"{path}: expected a spool of this process's own, found another edge agent using it")
     return handle

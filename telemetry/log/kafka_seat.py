@@ -11,7 +11,6 @@ machine's boot and the file's device and inode: a copied STATE, or one of the sa
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import zlib
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+
+from telemetry.lock_file import try_lock
 
 log = structlog.get_logger()
 
@@ -50,24 +51,10 @@ def take_seat(directory: Path, group: str, topics: Sequence[str]) -> Seat:
     try:
         boot = BOOT_ID.read_text(encoding="ascii").strip()
         directory.mkdir(parents=True, exist_ok=True)
-        lock = next(lock for n in itertools.count() if (lock := _locked(directory / f"seat.{group}.{n}")) is not None)
+        lock = next(lock for n in itertools.count() if (lock := try_lock(directory / f"seat.{group}.{n}")) is not None)
     except OSError as error:
         log.warning("no seat in the group: when this process dies all partitions stand", group=group, why=str(error))
         return Seat(None)
     file = os.fstat(lock)
     wants = zlib.crc32("\0".join(sorted(topics)).encode())
     return Seat(f"{group}.{boot}.{file.st_dev:x}.{file.st_ino:x}.{wants:08x}", lock)
-
-
-def _locked(path: Path) -> int | None:
-    """A descriptor that holds the file's lock; None where somebody else does."""
-    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from telemetry.lock_file import try_lock
 from telemetry.log.protocol import Partition
 
 
@@ -57,7 +58,7 @@ class Membership:
         os.close(self._own)
 
     def _take(self, partition: Partition) -> None:
-        handle = _try_lock(self._directory / f"{partition.topic}.{partition.number}.lock", os.O_CREAT)
+        handle = try_lock(self._directory / f"{partition.topic}.{partition.number}.lock")
         if handle is not None:
             self._locks[partition] = handle
 
@@ -67,7 +68,7 @@ class Membership:
             if path.name == self._name:
                 continue
             try:
-                handle = _try_lock(path)
+                handle = try_lock(path, create=False)
             except FileNotFoundError:
                 continue
             if handle is None:
@@ -76,17 +77,3 @@ class Membership:
                 path.unlink(missing_ok=True)
                 os.close(handle)
         return living
-
-
-def _try_lock(path: Path, flags: int = 0) -> int | None:
-    """A descriptor that holds the lock of `path`, or None where somebody else does."""
-    handle = os.open(path, flags | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
