@@ -158,7 +158,7 @@ class Group:
         self.device.bus.leave(self)
         now_us = self.device.clock.now_us()
         while self._at < len(self.plan.queries):
-            self._fail(_CUT, now_us)
+            self._fail(_REFUSED if self.plan.refused[self._at] else _CUT, now_us)
         self._finish()
 
     def _leave(self) -> None:

@@ -157,6 +157,17 @@ def test_a_cycle_that_is_cut_says_what_it_read_and_why_the_rest_is_bad() -> None
     ]
 
 
+def test_of_a_cycle_that_is_cut_points_that_the_device_is_known_to_refuse_say_so() -> None:
+    reader = reader_of(profile_of(*BLOCKS, 1500), Memory({1000}))
+    reader.settle(3)
+    over: list[Outcome] = []
+    assert reader.device.begin(0, over.append)
+    reader.memory.work(steps=1)
+    reader.device.cut()
+    read = values(over[0].source.decode([over[0].received]).columns)
+    assert [read[f"p{address}"][1] for address in (*BLOCKS, 1500)] == [GOOD, BAD_COMMS, BAD_CONFIG, BAD_COMMS]
+
+
 def test_nothing_is_learned_of_a_cycle_that_is_cut_and_nothing_comes_of_it_later() -> None:
     reader, over = half_read(*BLOCKS)
     reader.device.learned.doubtful.add(("holding", 500))
