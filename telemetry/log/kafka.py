@@ -39,7 +39,12 @@ class KafkaLog:
     async def reader(self, group: str, topics: Sequence[str], assignment: Assignment) -> KafkaReader:
         """See Log. Topics that are missing are made."""
         await self.ensure_topics(topics)
-        reader = KafkaReader(self.access, group, assignment, take_seat(self.directory, group, topics))
+        seat = take_seat(self.directory, group, topics)
+        try:
+            reader = KafkaReader(self.access, group, assignment, seat)
+        except BaseException:
+            seat.leave()
+            raise
         await reader.open(topics)
         return reader
 

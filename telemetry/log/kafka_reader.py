@@ -156,11 +156,11 @@ class KafkaReader:
         try:
             async with connecting(f"group {self._group}", self._access):
                 await self._consumer.start()
+            # Not before start, which would wait for the whole group to give this member its share.
+            self._consumer.subscribe(list(topics), listener=self._listener)
         except BaseException:
             await self.close()
             raise
-        # Not before start, which would wait for the whole group to give this member its share.
-        self._consumer.subscribe(list(topics), listener=self._listener)
         self._heard_at = asyncio.get_running_loop().time()
 
     async def fetch(self, *, max_records: int, max_wait_s: float) -> Sequence[InRecord]:

@@ -8,13 +8,16 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from telemetry.lock_file import try_lock
 from telemetry.log import open_log
+from telemetry.log.kafka import KafkaLog
+from telemetry.log.kafka_access import Access
 from telemetry.log.kafka_seat import take_seat
 from telemetry.log.protocol import Partition, Reader
 from telemetry.settings import Settings
@@ -24,6 +27,14 @@ from tests.telemetry.log_rig import Owner, read_until, start_process
 TOPICS = ("telemetry", "findings")
 SESSION_S = 6.0
 _NUMBERS = itertools.count()
+
+
+def is_free(seat: Path) -> bool:
+    """Whether nobody sits there; it was made before."""
+    lock = try_lock(seat, create=False)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
 
 
 def test_processes_that_live_beside_one_another_have_seats_of_their_own(tmp_path: Path) -> None:
@@ -70,6 +81,20 @@ def test_an_id_is_one_that_a_broker_takes(tmp_path: Path) -> None:
 def test_where_nothing_can_be_kept_nobody_waits_for_the_member(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file where the folder would be")
     assert take_seat(tmp_path / "log", "ingest", TOPICS).instance is None
+
+
+class WithTopics(KafkaLog):
+    """One whose topics are there."""
+
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Nothing is to do."""
+
+
+async def test_a_reader_that_cannot_be_made_leaves_its_seat(tmp_path: Path) -> None:
+    log = WithTopics(Access(("127.0.0.1:9",), mechanism="PLAIN", user="has no password"), tmp_path)
+    with pytest.raises(ValueError, match="sasl_plain_password"):
+        await log.reader("ingest", TOPICS, Owner())
+    assert is_free(tmp_path / "seat.ingest.0")
 
 
 # ---- on a real broker
@@ -127,6 +152,13 @@ async def sharing(settings: Settings, topic: str, members: list[Member]) -> Asyn
         await asyncio.wait([fetching])
     finally:
         await reader.close()
+
+
+async def test_a_reader_that_cannot_subscribe_leaves_its_seat(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    log = open_log(Settings(log=kafka_broker.url, state_dir=tmp_path))
+    with pytest.raises(TypeError, match="topics"):
+        await log.reader("ingest", [], Owner())
+    assert is_free(tmp_path / "log" / "seat.ingest.0")
 
 
 async def fetch_on(reader: Reader) -> None:
