@@ -28,12 +28,16 @@ async def adopt(connection: Connection, ids: Sequence[str]) -> list[str]:
     return [alarm_id for (alarm_id,) in await cursor.fetchall()]
 
 
-async def orphans(connection: Connection) -> list[str]:
-    """Alarms of the last day that are nobody's and nowhere: raised before the register knew their equipment."""
+async def orphans(connection: Connection, *, after: str, limit: int) -> list[str]:
+    """Alarms of the last day that are nobody's and nowhere: raised before the register knew their equipment.
+
+    Up to `limit`, in the order of their ids, from the first behind `after` on. Raises psycopg.Error.
+    """
     cursor = await connection.execute(
         "SELECT m.alarm_id FROM alarm.alarm m JOIN register.equipment e ON e.id = m.equipment"
-        " WHERE m.stored_at > clock_timestamp() - interval '1 day' AND m.area_id IS NULL AND m.owner_id IS NULL"
-        " AND m.user_id IS NULL AND m.maintainer_id IS NULL ORDER BY m.alarm_id LIMIT 1000"
+        " WHERE m.alarm_id > %s AND m.stored_at > clock_timestamp() - interval '1 day' AND m.area_id IS NULL"
+        " AND m.owner_id IS NULL AND m.user_id IS NULL AND m.maintainer_id IS NULL ORDER BY m.alarm_id LIMIT %s",
+        (after, limit),
     )
     return [alarm_id for (alarm_id,) in await cursor.fetchall()]
 
