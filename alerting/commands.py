@@ -61,7 +61,8 @@ class CommandHandler:
         """Works until it is cancelled. Raises StoreError, psycopg.Error, TimeoutError: begin again."""
         connection = await self.connect()
         try:
-            await connection.execute(f"LISTEN {COMMAND_CHANNEL}")
+            async with asyncio.timeout(ANSWER_S):
+                await connection.execute(f"LISTEN {COMMAND_CHANNEL}")
             self.ready()
             while True:
                 while await self._handle_in_time(connection) == MAX_COMMANDS:

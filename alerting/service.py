@@ -20,6 +20,7 @@ from alerting import metrics, webhook
 from alerting.catalogue import Catalogue
 from alerting.commands import CommandHandler
 from alerting.delivery import Notifier
+from alerting.places import ANSWER_S
 from alerting.store import SERVICE, report
 from alerting.upkeep import Upkeep
 from alerting.worker import FindingsWorker
@@ -131,17 +132,17 @@ def _account(name: str, error: BaseException | None, health: Health) -> None:
 async def _say_discontinuity(settings: Settings, why: str) -> None:
     """Keeps it as an event; the part stays stopped until an operator has decided."""
     log.error("log does not continue what was read", why=why)
+    now_us = settings.the_clock.now_us()
+    event = Event(SERVICE, now_us, VIGIL_SCHEME, "log-discontinuity", True, {"why": why})
     try:
-        connection = await connect(settings, ALERT, autocommit=True)
-        try:
-            now_us = settings.the_clock.now_us()
-            event = Event(SERVICE, now_us, VIGIL_SCHEME, "log-discontinuity", True, {"why": why})
-            async with connection.transaction():
-                await report(connection, event)
-        finally:
-            await connection.close()
-    except (StoreError, psycopg.Error) as error:
-        log.warning("event not kept", code="log-discontinuity", why=str(error).strip())
+        async with (
+            asyncio.timeout(ANSWER_S),
+            await connect(settings, ALERT, autocommit=True) as connection,
+            connection.transaction(),
+        ):
+            await report(connection, event)
+    except (StoreError, psycopg.Error, TimeoutError) as error:
+        log.warning("event not kept", code="log-discontinuity", why=str(error).strip() or "no answer")
 
 
 async def _until(stop: asyncio.Event, work: list[Any]) -> None:
