@@ -24,7 +24,7 @@ in store.log_position; records that were accepted before are recognised by the s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -186,16 +186,22 @@ async def advance(
 
 
 async def accept(
-    connection: Connection, service: str, identities: Sequence[Identity], *, samples: Sequence[int] | None = None
+    connection: Connection,
+    service: str,
+    identities: Sequence[Identity],
+    *,
+    samples: Sequence[int] | None = None,
+    also: Collection[tuple[str, int]] = (),
 ) -> list[bool]:
     """Which records are new to the service, one answer each, in order; puts those into its sets.
 
     A record given twice is new once. `samples` are their sample counts, added up where the record is new. The rows of
-    (edge, epoch) stay locked, taken in that order, until the transaction ends. Raises psycopg.Error.
+    (edge, epoch) stay locked, taken in that order, until the transaction ends; so do those of `also`, further epochs
+    that the caller books for, where there is one. Raises psycopg.Error.
     """
-    if not identities:
+    if not identities and not also:
         return []
-    sets = await _locked_sets(connection, service, sorted({(i.edge, i.epoch) for i in identities}))
+    sets = await _locked_sets(connection, service, sorted({(i.edge, i.epoch) for i in identities}), also)
     added: dict[tuple[str, int], SeqSet] = {key: SeqSet() for key in sets}
     counts = dict.fromkeys(sets, 0)
     new = []
@@ -231,7 +237,7 @@ def _bounds(value: Multirange[int]) -> Iterable[tuple[int, int]]:
 
 
 async def _locked_sets(
-    connection: Connection, service: str, keys: Sequence[tuple[str, int]]
+    connection: Connection, service: str, keys: Sequence[tuple[str, int]], also: Collection[tuple[str, int]]
 ) -> Mapping[tuple[str, int], SeqSet]:
     values = {"service": service, "edges": [k[0] for k in keys], "epochs": [k[1] for k in keys]}
     await connection.execute(
@@ -239,6 +245,8 @@ async def _locked_sets(
         " FROM unnest(%(edges)s::text[], %(epochs)s::bigint[]) AS k(edge, epoch) ORDER BY 2, 3 ON CONFLICT DO NOTHING",
         values,
     )
+    wanted = [*{*keys, *also}]
+    values |= {"edges": [k[0] for k in wanted], "epochs": [k[1] for k in wanted]}
     cursor = await connection.execute(
         "SELECT p.edge, p.epoch, p.accepted FROM store.progress p"
         " JOIN unnest(%(edges)s::text[], %(epochs)s::bigint[]) AS k(edge, epoch)"
