@@ -107,6 +107,15 @@ def cells_of(dropped: DroppedRange) -> Mapping[Cell, int]:
     return found if found.total() <= dropped.samples else {}
 
 
+def booked_epochs(edge: str, content: object) -> Iterable[Key]:
+    """Whose books a record's content changes: not its own epoch's alone, because what is left of an edge's earlier run
+    (its ledger, what it dropped) comes under the epoch of the next one. Who books, or replays, holds them all."""
+    if isinstance(content, Ledger):
+        yield content.edge, content.epoch
+    elif isinstance(content, tuple):
+        yield from ((edge, item.epoch) for item in content if isinstance(item, DroppedRange))
+
+
 @dataclass(slots=True)
 class Accounts:
     """Collects over the accepted records of a flush, in order; written in the flush's own transaction."""

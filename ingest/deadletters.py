@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from ingest.accounts import NOBODY, Accounts
+from ingest.accounts import NOBODY, Accounts, booked_epochs
 from ingest.aggregates import note_late
 from ingest.copying import copy_rows
 from ingest.decode import Reading, Refused, read
@@ -186,10 +186,15 @@ class _Replay:
         return read([record])[0], reason, known
 
     async def _first_time(self, reading: Reading) -> bool:
-        """Takes its place in its sequence. Until the end nobody else changes the books of its epoch."""
-        if reading.identity is None:
+        """Takes its place in its sequence. Until the end nobody else changes the books of the epochs that it speaks of."""
+        identity = reading.identity
+        if identity is None:
             return True
-        return (await accept(self._connection, SERVICE, [reading.identity], samples=[reading.samples]))[0]
+        also = sorted({*booked_epochs(identity.edge, reading.content)})
+        if also:  # a row for each, or who books first for one of them would not be held off
+            async with self._connection.cursor() as cursor:
+                await cursor.executemany(_HOLD, also)
+        return (await accept(self._connection, SERVICE, [identity], samples=[reading.samples], also=also))[0]
 
     async def _samples(self, reading: Reading, batch: SampleBatch, reason: str | None) -> Prepared:
         """Rows in, books corrected. `reason` None: the record's sequence number is only taken now."""
@@ -278,6 +283,9 @@ def _together(reading: Reading, letters: Sequence[DeadLetter]) -> DeadLetter:
     return rows_of(reading, concatenate([decode_samples(letter.value) for letter in letters]), letters[0].refused)
 
 
+_HOLD: Final[LiteralString] = (
+    "INSERT INTO store.progress (service, edge, epoch) VALUES ('ingest', %s, %s) ON CONFLICT DO NOTHING"
+)
 _MARK: Final[LiteralString] = "UPDATE store.dead_letter SET replayed_at = clock_timestamp() WHERE dead_letter_id = %s"
 _REST: Final[LiteralString] = """
 UPDATE store.dead_letter SET reason = %(reason)s, detail = %(detail)s, samples = %(samples)s, value = %(value)s,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import psycopg
 
-from ingest.accounts import Accounts
+from ingest.accounts import Accounts, booked_epochs
 from ingest.aggregates import note_late
 from ingest.copying import copy_rows
 from ingest.decode import Content, Reading, Refused
@@ -84,7 +84,11 @@ async def _accept(connection: Connection, readings: Sequence[Reading]) -> list[b
     """Which records are new. One whose headers cannot be read has no place in a set and is always new."""
     placed = [reading for reading in readings if reading.identity is not None]
     identities = [reading.identity for reading in placed if reading.identity is not None]
-    answers = iter(await accept(connection, SERVICE, identities, samples=[reading.samples for reading in placed]))
+    also = {
+        key for reading, of in zip(placed, identities, strict=True) for key in booked_epochs(of.edge, reading.content)
+    }
+    samples = [reading.samples for reading in placed]
+    answers = iter(await accept(connection, SERVICE, identities, samples=samples, also=also))
     return [next(answers) if reading.identity is not None else True for reading in readings]
 
 

@@ -18,10 +18,11 @@ from ingest.audit import audit
 from ingest.deadletters import list_dead_letters, replay_dead_letters
 from telemetry import wire
 from telemetry.log.protocol import OutRecord
-from telemetry.messages import Kind
+from telemetry.messages import Kind, Ledger
 from telemetry.settings import Settings
 from tests.fixtures.store import execute
-from tests.ingest.line import Edge, batch, count, ingesting, producing, until_stored
+from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, count, ingesting, ledger_entries, producing, until_stored
 from tests.ingest.test_poison import LONG, area, registry
 from vigil.processes import die_with_parent
 
@@ -184,3 +185,72 @@ async def test_a_newer_minor_version_is_read_and_what_it_adds_is_passed_over(pla
     assert count(plain_store) == 10
     assert execute(plain_store.store, "SELECT equipment, code FROM events") == [("a", "y")]
     assert await list_dead_letters(plain_store) == []
+
+
+# ---- what is left of an edge's earlier run comes under the epoch of the next one
+
+
+def ledger_of(earlier: Edge, later: Edge) -> OutRecord:
+    """The ledger of an edge's earlier run, as its next one sends it."""
+    content = Ledger(earlier.name, earlier.epoch, earlier.seq - 1, ledger_entries(earlier.counted))
+    return later.record(wire.encode_ledger(content))
+
+
+async def until_booked_or_waiting(store: Settings, booked: str) -> None:
+    """Until the flush is either in or waits for the replay; held for less than an ingest session may hold others up."""
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    await until(lambda: bool(execute(store.store, f"{waits} UNION ALL ({booked})")), what="booked, or waits")
+
+
+async def test_a_letter_replayed_while_the_ledger_of_its_edges_earlier_run_is_booked_stands_in_no_books_twice(
+    store: Settings,
+) -> None:
+    async with producing(store) as producer, ingesting(store):
+        edge, next_run = Edge(producer), Edge(producer)
+        await edge.send(of_version(edge.samples(batch(["a/x"])), b"2.0"))
+        await until_stored(store, edge)
+        now_readable(store)
+        with held_replay(store) as process:
+            assert await said(process) == "held"
+            await next_run.send(ledger_of(edge, next_run))
+            await until_booked_or_waiting(store, "SELECT 1 FROM store.ledger_through")
+            go_on(process)
+            assert await said(process) == "[1]"
+        await until_stored(store, next_run)
+    assert execute(store.store, "SELECT count(*) FROM store.unledgered") == [(0,)]
+    report = await audit(store)
+    assert (report.journaled, report.stored, report.dead, report.lost, report.doubled) == (10, 10, 0, 0, 0)
+
+
+async def test_samples_of_an_earlier_run_that_come_while_its_ledger_is_replayed_stand_in_no_books_twice(
+    plain_store: Settings,
+) -> None:
+    """The very first ones of that run, also: nothing of it is known before."""
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge, next_run = Edge(producer), Edge(producer)
+        late = edge.samples(batch(["a/x"]))
+        await next_run.send(of_version(ledger_of(edge, next_run), b"2.0"))
+        await until_stored(plain_store, next_run)
+        now_readable(plain_store)
+        with held_replay(plain_store) as process:
+            assert await said(process) == "held"
+            assert execute(plain_store.store, "SELECT count(*) FROM ingest_progress") == [(1,)]
+            await edge.send(late)
+            await until_booked_or_waiting(plain_store, "SELECT 1 FROM store.unledgered")
+            go_on(process)
+            assert await said(process) == "[1]"
+        await until_stored(plain_store, edge)
+    assert execute(plain_store.store, "SELECT count(*) FROM store.unledgered") == [(0,)]
+    report = await audit(plain_store)
+    assert (report.journaled, report.stored, report.dead, report.lost, report.doubled) == (10, 10, 0, 0, 0)
+
+
+async def test_a_ledger_of_a_run_of_which_nothing_came_makes_no_line_of_progress_for_it(plain_store: Settings) -> None:
+    """Its samples may still come behind the next run's; until then its progress would have no end."""
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge, next_run = Edge(producer), Edge(producer)
+        edge.samples(batch(["a/x"]))
+        await next_run.send(ledger_of(edge, next_run))
+        await until_stored(plain_store, next_run)
+    assert execute(plain_store.store, "SELECT epoch, missing::text FROM ingest_progress") == [(next_run.epoch, "{}")]
+    assert execute(plain_store.store, "SELECT epoch, through FROM store.ledger_through") == [(edge.epoch, 0)]
