@@ -27,6 +27,7 @@ from edge.subscriptions import Messages, make_memory
 from telemetry.clock import SystemClock
 from telemetry.plant import Plant, PlantFile
 from telemetry.service import Health
+from tests.edge.mqtt_rig import at_work, connected
 from tests.edge.profiles import TEXT, make_equipment, make_profile
 
 PROFILE = make_profile({"x": {"mqtt": {}}, "y": {"mqtt": {}}})
@@ -64,15 +65,10 @@ async def main(url: str, folder: Path, epoch: int, messages: int, *, dies: bool)
     done = asyncio.Event()
     counting = Counting(driver.source, messages, done, dies=dies)
     journal.start()
-    task = asyncio.create_task(driver.run(lambda _, received, rows: journal.put(counting, received, rows)))
-    await asyncio.sleep(0)  # It says first that it is not connected.
-    async with asyncio.timeout(20):
-        while driver.endpoint in health.waiting_for:
-            await asyncio.sleep(0.01)
+    async with at_work(driver, lambda _, received, rows: journal.put(counting, received, rows)), asyncio.timeout(20):
+        await connected(driver)
         print("subscribed", flush=True)
         await done.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
     await journal.close()
     print(int(metrics.MESSAGES.labels("known")._value.get()), flush=True)
 

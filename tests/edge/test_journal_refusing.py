@@ -15,9 +15,9 @@ from edge.service import run
 from edge.spool import Spool
 from telemetry.messages import Event, Kind
 from tests.edge.build import NOW_US, columns_of_points
+from tests.edge.mqtt_rig import Publisher
 from tests.edge.running import Recorded, plant_of, read_log
 from tests.edge.sources import Given, Thing, journal_in
-from tests.edge.test_mqtt import Publisher
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.waiting import until
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +14,16 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.columns import Columns
-from edge.driver import Decoded, Source
-from edge.mqtt import MqttDriver, make_drivers
+from edge.mqtt import MqttDriver
 from edge.mqtt_broker import make_broker, secure
 from edge.mqtt_session import Session
-from edge.subscriptions import Messages, make_memory
+from edge.subscriptions import Messages
 from telemetry.clock import SystemClock, iso
 from telemetry.errors import ConfigError
-from telemetry.messages import Event
-from telemetry.plant import Address, Endpoint, Plant, PlantFile, parse_address
-from telemetry.profile import Profile
-from telemetry.service import Health
-from tests.edge.profiles import TEXT, make_equipment, make_profile
+from telemetry.plant import Address, Endpoint, parse_address
+from tests.edge.mqtt_rig import Publisher, Taking, at_work, begin, connected, end, make_driver, told
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.waiting import until
-
-PROFILE = make_profile({"x": {"mqtt": {}}, "y": {"mqtt": {}}}, mqtt={"online_topic": "connection"}, silent_after_s=30)
-
-
-class Publisher:
-    """A device that publishes with QoS 1 and waits until the broker has it."""
-
-    def __init__(self, broker: Mosquitto) -> None:
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id="device")
-        connected = threading.Event()
-        self.client.on_connect = lambda *_: connected.set()
-        self.client.connect("127.0.0.1", broker.port)
-        self.client.loop_start()
-        assert connected.wait(5)
-
-    def say(self, topic: str, content: Any, *, retain: bool = False) -> None:
-        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
-        sent = self.client.publish(topic, payload, qos=1, retain=retain)
-        sent.wait_for_publish(5)
-        assert sent.is_published()
-
-    def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
 
 
 @pytest.fixture
@@ -63,81 +34,13 @@ def device(mosquitto: Mosquitto) -> Iterator[Publisher]:
 
 
 @dataclass
-class Taking:
-    """Stands for the journal: decodes what is put, keeps it; acknowledges when told to."""
-
-    decoded: list[Decoded] = field(default_factory=list)
-    waiting: list[tuple[Source, Any]] = field(default_factory=list)
-    at_once: bool = True
-    room: bool = True
-    refused: int = 0
-
-    def put(self, source: Source, received: Any, rows: int) -> bool:
-        if not self.room:
-            self.refused += 1
-            return False
-        self.decoded.append(source.decode([received]))
-        if self.at_once:
-            source.journaled([received])
-        else:
-            self.waiting.append((source, received))
-        return True
-
-    def values(self, point: str) -> list[float]:
-        return [value for d in self.decoded for name, value in rows_of(d.columns) if name == f"e/{point}"]
-
-    def xs(self) -> list[float]:
-        return self.values("x")
-
-    def events(self) -> list[Event]:
-        return [event for d in self.decoded for event in d.events]
-
-    def keys(self) -> list[bytes]:
-        return [key for d in self.decoded for key in d.delivered]
-
-
-def rows_of(columns: Columns) -> list[tuple[str, float]]:
-    """(signal, value) of each row."""
-    blocks = [block for block, n in zip(columns.blocks, columns.counts, strict=True) for _ in range(n)]
-    return [(b.names[p], float(v)) for b, p, v in zip(blocks, columns.place, columns.value, strict=True)]
-
-
-def make_driver(
-    broker: Mosquitto,
-    profile: Profile = PROFILE,
-    names: tuple[str, ...] = ("e",),
-    *,
-    known: Sequence[bytes] = (),
-    endpoint: Mapping[str, Any] | None = None,
-) -> MqttDriver:
-    equipment = tuple(make_equipment(n, profile, f"{broker.url}/plant/{n}") for n in names)
-    site = {
-        "site": {"id": "s", "name": TEXT},
-        "equipment": [e.entry.model_dump() for e in equipment],
-        "endpoints": {broker.url: endpoint or {}},
-    }
-    plant = Plant(PlantFile.model_validate(site), equipment)
-    [driver] = make_drivers(
-        plant,
-        equipment,
-        SystemClock(),
-        edge="edge-1",
-        file="plant.yaml",
-        health=Health("edge"),
-        memory=make_memory(known, {}),
-    )
-    return driver
-
-
-@dataclass
 class Running:
     driver: MqttDriver
     taking: Taking
     task: asyncio.Task[None]
 
     async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await end(self.task)
 
 
 @pytest.fixture
@@ -145,10 +48,10 @@ async def start(mosquitto: Mosquitto) -> AsyncIterator[Callable[[Taking], Any]]:
     started: list[Running] = []
 
     async def go(taking: Taking) -> Running:
-        driver = make_driver(mosquitto)
-        running = Running(driver, taking, asyncio.create_task(driver.run(taking.put)))
+        driver = make_driver(mosquitto.url)
+        running = Running(driver, taking, await begin(driver, taking.put))
         started.append(running)
-        await until(lambda: driver.endpoint not in driver.health.waiting_for)
+        await connected(driver)
         return running
 
     yield go
@@ -156,15 +59,15 @@ async def start(mosquitto: Mosquitto) -> AsyncIterator[Callable[[Taking], Any]]:
         await running.stop()
 
 
-async def subscribed(running: Running, device: Publisher) -> None:
+async def subscribed(taking: Taking, device: Publisher) -> None:
     """Until what the device says arrives: a subscription is made after the connection."""
 
     def say() -> bool:
         device.say("plant/e/state", {"values": {"y": 0}})
-        return bool(running.taking.decoded)
+        return bool(taking.decoded)
 
     await until(say)
-    running.taking.decoded.clear()
+    taking.decoded.clear()
 
 
 State = Callable[[Taking], Any]
@@ -174,7 +77,7 @@ async def test_a_message_is_not_acknowledged_before_the_journal_has_it_and_comes
     start: State, device: Publisher
 ) -> None:
     first = await start(Taking())
-    await subscribed(first, device)
+    await subscribed(first.taking, device)
     first.taking.at_once = False
     device.say("plant/e/state", {"values": {"x": 1}})
     await until(lambda: first.taking.xs() == [1.0])
@@ -190,7 +93,7 @@ async def test_a_message_is_not_acknowledged_before_the_journal_has_it_and_comes
 
 async def test_what_is_said_while_the_agent_is_away_is_kept_by_its_session(start: State, device: Publisher) -> None:
     first = await start(Taking())
-    await subscribed(first, device)
+    await subscribed(first.taking, device)
     await first.stop()
     for n in range(100):
         device.say("plant/e/state", {"values": {"x": n}})
@@ -203,13 +106,13 @@ async def test_a_broker_that_is_killed_and_comes_back_is_found_again(
     start: State, device: Publisher, mosquitto: Mosquitto
 ) -> None:
     running = await start(Taking())
-    await subscribed(running, device)
+    await subscribed(running.taking, device)
     mosquitto.kill()
     await until(lambda: running.driver.endpoint in running.driver.health.waiting_for)
     await asyncio.to_thread(mosquitto.start)
-    await until(lambda: running.driver.endpoint not in running.driver.health.waiting_for)
+    await connected(running.driver)
     back = Publisher(mosquitto)
-    await subscribed(running, back)
+    await subscribed(running.taking, back)
     back.say("plant/e/state", {"values": {"x": 8.0}})
     assert await until(lambda: 8.0 in running.taking.xs())
     back.close()
@@ -217,7 +120,7 @@ async def test_a_broker_that_is_killed_and_comes_back_is_found_again(
 
 async def test_a_journal_without_room_loses_nothing(start: State, device: Publisher) -> None:
     running = await start(Taking())
-    await subscribed(running, device)
+    await subscribed(running.taking, device)
     running.taking.room = False
     for n in range(5):
         device.say("plant/e/state", {"values": {"x": n}})
@@ -231,7 +134,7 @@ async def test_a_journal_without_room_loses_nothing(start: State, device: Publis
 async def test_beyond_its_bound_of_memory_the_connection_is_given_up_and_the_broker_keeps_the_rest(
     device: Publisher, mosquitto: Mosquitto
 ) -> None:
-    driver, room, refused = make_driver(mosquitto), threading.Event(), threading.Event()
+    driver, room, refused = make_driver(mosquitto.url), threading.Event(), threading.Event()
     taken: list[float] = []
 
     def take(messages: Messages) -> bool:
@@ -264,7 +167,7 @@ async def test_what_is_delivered_again_after_a_lost_connection_is_known_and_ackn
     start: State, device: Publisher, mosquitto: Mosquitto
 ) -> None:
     running = await start(Taking())
-    await subscribed(running, device)
+    await subscribed(running.taking, device)
     running.taking.at_once = False
     at = iso(SystemClock().now_us())
     device.say("plant/e/state", {"time": at, "values": {"x": 5}})
@@ -292,7 +195,7 @@ async def test_what_is_delivered_again_after_a_lost_connection_is_known_and_ackn
 
 async def test_a_bad_payload_is_acknowledged_and_told_and_the_next_one_is_read(start: State, device: Publisher) -> None:
     running = await start(Taking())
-    await subscribed(running, device)
+    await subscribed(running.taking, device)
     bad = [b"", b"not json", b'{"values": {"x": NaN, "y": 2}}', b'{"time": "1970-01-01T00:00:00Z", "values": {"x": 1}}']
     for payload in bad:
         device.say("plant/e/state", payload)
@@ -319,7 +222,7 @@ async def test_a_retained_message_that_was_seen_does_not_count_again_after_a_rec
     mosquitto.stop()
     await until(lambda: running.driver.endpoint in running.driver.health.waiting_for)
     await asyncio.to_thread(mosquitto.start)
-    await until(lambda: running.driver.endpoint not in running.driver.health.waiting_for)
+    await connected(running.driver)
     back = Publisher(mosquitto)
     back.say("plant/e/state", {"values": {"x": 6}})
     await until(lambda: 6.0 in running.taking.xs())
@@ -331,7 +234,7 @@ async def test_the_last_will_makes_a_device_unreachable_at_once_and_its_next_wor
     start: State, device: Publisher, mosquitto: Mosquitto
 ) -> None:
     running = await start(Taking())
-    await subscribed(running, device)
+    await subscribed(running.taking, device)
     clock = SystemClock()
     lift = paho.Client(CallbackAPIVersion.VERSION2, client_id="lift")
     lift.will_set("plant/e/connection", b"OFFLINE", qos=1, retain=True)
@@ -352,12 +255,9 @@ async def test_a_message_on_a_topic_of_nobody_is_acknowledged_and_its_subscripti
     start: State, device: Publisher, mosquitto: Mosquitto
 ) -> None:
     taking = Taking()
-    both = make_driver(mosquitto, names=("e", "gone"))
-    task = asyncio.create_task(both.run(taking.put))
-    await until(lambda: both.endpoint not in both.health.waiting_for)
-    await subscribed(Running(both, taking, task), device)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with at_work(make_driver(mosquitto.url, names=("e", "gone")), taking.put) as both:
+        await connected(both)
+        await subscribed(taking, device)
     device.say("plant/gone/state", {"values": {"x": 1}})
     running = await start(Taking())
     device.say("plant/e/state", {"values": {"x": 2}})
@@ -366,14 +266,11 @@ async def test_a_message_on_a_topic_of_nobody_is_acknowledged_and_its_subscripti
 
 async def test_a_broker_that_is_not_there_at_start_is_waited_for(tmp_path: Path, mosquitto: Mosquitto) -> None:
     mosquitto.kill()
-    taking = Taking()
-    driver = make_driver(mosquitto)
-    task = asyncio.create_task(driver.run(taking.put))
-    await until(lambda: "cannot be reached" in driver.health.waiting_for.get(driver.endpoint, ""))
-    await asyncio.to_thread(mosquitto.start)
-    assert await until(lambda: driver.endpoint not in driver.health.waiting_for)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with at_work(make_driver(mosquitto.url), Taking().put) as driver:
+        await told(driver, "cannot be reached")
+        await asyncio.to_thread(mosquitto.start)
+        await connected(driver)
+        assert driver.health.waiting_for == {}
 
 
 def address() -> Address:

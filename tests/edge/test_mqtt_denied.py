@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from edge.mqtt import MqttDriver
 from edge.mqtt_session import SUBSCRIBE_AT_ONCE, Session
-from tests.edge.test_mqtt import Taking, make_driver
+from tests.edge.mqtt_rig import Taking, at_work, make_driver, told
 from tests.fixtures.broker import EmbeddedBroker
 from tests.fixtures.waiting import until
 
@@ -75,24 +75,13 @@ async def serving(warden: Warden) -> AsyncIterator[MqttDriver]:
     broker = EmbeddedBroker(port=server.sockets[0].getsockname()[1])
     names = tuple(f"e{n:03}" for n in range(MANY))
     async with server:
-        yield make_driver(broker, names=names, endpoint={"mqtt_version": "3.1.1"})  # type: ignore[arg-type]
+        yield make_driver(broker.url, names=names, endpoint={"mqtt_version": "3.1.1"})
 
 
 @asynccontextmanager
 async def listening(warden: Warden) -> AsyncIterator[MqttDriver]:
-    async with serving(warden) as driver:
-        task = asyncio.create_task(driver.run(Taking().put))
-        await asyncio.sleep(0)  # It says first that it is not connected.
-        try:
-            yield driver
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-async def told(driver: MqttDriver, expected: str) -> None:
-    health = driver.health.waiting_for
-    await until(lambda: expected in health.get(driver.endpoint, ""), what=lambda: f"{expected}, but {health}")
+    async with serving(warden) as driver, at_work(driver, Taking().put):
+        yield driver
 
 
 async def test_a_topic_that_the_broker_denies_is_named_although_it_gives_all_that_are_asked_for_after_it() -> None:

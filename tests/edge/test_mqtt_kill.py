@@ -14,7 +14,7 @@ from edge.spool import Spool
 from telemetry.arrow_read import decode_samples
 from telemetry.clock import SystemClock, iso
 from telemetry.messages import Kind
-from tests.edge.test_mqtt import Publisher
+from tests.edge.mqtt_rig import Publisher
 from tests.fixtures.mosquitto import Mosquitto
 
 

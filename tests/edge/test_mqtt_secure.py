@@ -8,8 +8,8 @@ import json
 import logging
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,13 @@ import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 from structlog.testing import capture_logs
 
-from edge.mqtt import MqttDriver, make_drivers
+from edge.mqtt import MqttDriver
 from edge.service import run
-from edge.subscriptions import make_memory
-from telemetry.clock import SystemClock
 from telemetry.errors import ConfigError
-from telemetry.plant import Plant, PlantFile
-from telemetry.service import Health
 from telemetry.settings import Settings
-from tests.edge.build import TEXT, make_equipment, make_profile, write_plant
+from tests.edge.build import make_profile, write_plant
+from tests.edge.mqtt_rig import Taking, at_work, connected, make_driver, told
 from tests.edge.running import read_log
-from tests.edge.test_mqtt import Taking
 from tests.fixtures.certificates import Authority, Certificate, make_authority, require_openssl
 from tests.fixtures.mosquitto import Mosquitto, find_mosquitto
 from tests.fixtures.parts import missing, used
@@ -113,41 +109,13 @@ def endpoint_of(folder: Path, ca: Authority | None, password: str = RIGHT) -> di
     return {**endpoint, "ca_file": str(ca.file)} if ca is not None else endpoint
 
 
-def make_driver(broker: Mosquitto, endpoint: dict[str, str]) -> MqttDriver:
-    equipment = (make_equipment("e", PROFILE, f"{url_of(broker)}/plant/e"),)
-    site = {
-        "site": {"id": "s", "name": TEXT},
-        "equipment": [e.entry.model_dump() for e in equipment],
-        "endpoints": {url_of(broker): endpoint},
-    }
-    plant = Plant(PlantFile.model_validate(site), equipment)
-    [driver] = make_drivers(
-        plant,
-        equipment,
-        SystemClock(),
-        edge="edge-1",
-        file="plant.yaml",
-        health=Health("edge"),
-        memory=make_memory([], {}),
-    )
-    return driver
+def driver_of(broker: Mosquitto, endpoint: dict[str, str]) -> MqttDriver:
+    return make_driver(url_of(broker), PROFILE, endpoint=endpoint)
 
 
-@asynccontextmanager
-async def listening(broker: Mosquitto, endpoint: dict[str, str], taking: Taking) -> AsyncIterator[MqttDriver]:
+def listening(broker: Mosquitto, endpoint: dict[str, str], taking: Taking) -> AbstractAsyncContextManager[MqttDriver]:
     """A driver at work."""
-    driver = make_driver(broker, endpoint)
-    task = asyncio.create_task(driver.run(taking.put))
-    await asyncio.sleep(0)  # It says first that it is not connected.
-    try:
-        yield driver
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def connected(driver: MqttDriver) -> None:
-    await until(lambda: not driver.health.waiting_for, what=lambda: str(driver.health.waiting_for))
+    return at_work(driver_of(broker, endpoint), taking.put)
 
 
 def say(broker: Mosquitto, values: Sequence[float]) -> None:
@@ -163,12 +131,6 @@ def say(broker: Mosquitto, values: Sequence[float]) -> None:
         assert sent.is_published()
     device.disconnect()
     device.loop_stop()
-
-
-async def told(driver: MqttDriver, expected: str) -> None:
-    """Until health says so."""
-    health = driver.health.waiting_for
-    await until(lambda: expected in health.get(driver.endpoint, ""), what=lambda: f"{expected}, but {health}")
 
 
 def refusals(broker: Mosquitto) -> int:
@@ -309,7 +271,7 @@ def test_a_certificate_of_ours_that_is_none_is_a_fault_of_the_plant_file(
     endpoint = {key: str(trust.ours.folder / name) for key, name in keys.items()}
     expected = rf"plant\.yaml:0: endpoints\.{url_of(secure)}\.cert_file: expected .*\.pem, a readable certificate"
     with pytest.raises(ConfigError, match=expected):
-        make_driver(secure, endpoint)
+        driver_of(secure, endpoint)
 
 
 def test_a_ca_file_that_is_none_is_a_fault_of_the_plant_file(secure: Mosquitto, tmp_path: Path) -> None:
@@ -318,7 +280,7 @@ def test_a_ca_file_that_is_none_is_a_fault_of_the_plant_file(secure: Mosquitto, 
         endpoint = {"ca_file": str(tmp_path / name)}
         expected = rf"plant\.yaml:0: endpoints\.{url_of(secure)}\.ca_file: expected .*{name}, a readable file"
         with pytest.raises(ConfigError, match=expected):
-            make_driver(secure, endpoint)
+            driver_of(secure, endpoint)
 
 
 async def test_the_whole_edge_logs_in_by_its_plant_file_and_no_secret_is_ever_written(

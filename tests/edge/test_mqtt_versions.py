@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge.mqtt import MqttDriver
-from tests.edge.test_mqtt import Publisher, Taking, make_driver
+from tests.edge.mqtt_rig import Publisher, Taking, at_work, connected, make_driver, told
 from tests.fixtures.broker import EmbeddedBroker
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.waiting import until
@@ -21,20 +20,10 @@ UNACKNOWLEDGED_3 = 20
 """What mosquitto hands out by itself before the first is acknowledged, to a client that names no number."""
 
 
-@asynccontextmanager
-async def running(broker: Any, taking: Taking, **endpoint: Any) -> AsyncIterator[MqttDriver]:
-    driver = make_driver(broker, endpoint=endpoint)
-    task = asyncio.create_task(driver.run(taking.put))
-    await asyncio.sleep(0)  # It says first that it is not connected.
-    try:
-        yield driver
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def connected(driver: MqttDriver) -> None:
-    await until(lambda: not driver.health.waiting_for, what=lambda: str(driver.health.waiting_for))
+def running(
+    broker: Mosquitto | EmbeddedBroker, taking: Taking, **endpoint: Any
+) -> AbstractAsyncContextManager[MqttDriver]:
+    return at_work(make_driver(broker.url, endpoint=endpoint), taking.put)
 
 
 @pytest.fixture
@@ -94,7 +83,7 @@ async def test_a_broker_that_knows_only_3_1_1_is_spoken_to_in_3_1_1_at_once(embe
     async with running(embedded_broker, taking) as driver:
         await connected(driver)
         assert loop.time() - began_s < 5.0
-        device = Publisher(embedded_broker)  # type: ignore[arg-type]
+        device = Publisher(embedded_broker)
         device.say("plant/e/state", {"values": {"x": 4}})
         await until(taking.xs)
         device.close()
@@ -147,4 +136,4 @@ async def test_what_is_no_mqtt_ends_the_connection_and_not_the_edge() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     broker = EmbeddedBroker(port=server.sockets[0].getsockname()[1])
     async with server, running(broker, Taking(), mqtt_version="3.1.1") as driver:
-        await until(lambda: "QoS 2" in driver.health.waiting_for.get(driver.endpoint, ""))
+        await told(driver, "QoS 2")

@@ -12,7 +12,7 @@ from telemetry.plant import Endpoint
 from telemetry.profile import Profile
 from tests.edge.build import make_profile
 from tests.edge.device import Ask, Device, data, frame, silent
-from tests.edge.test_mqtt import Publisher
+from tests.edge.mqtt_rig import Publisher
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.ports import free_port
 

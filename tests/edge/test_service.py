@@ -29,8 +29,8 @@ from telemetry.wire import (
     read_envelope,
 )
 from tests.edge.device import Ask, Device, data, frame
+from tests.edge.mqtt_rig import Publisher
 from tests.edge.running import FromTheStart, Recorded, plant_of, read_log, start
-from tests.edge.test_mqtt import Publisher
 from tests.fixtures.disk import fill, small_disk
 from tests.fixtures.mosquitto import Mosquitto
 from tests.fixtures.waiting import until
