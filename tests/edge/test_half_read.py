@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from tests.edge.device import Ask, Device, data, frame
 from tests.edge.learning import Memory, Reader, reader_of
 from tests.edge.polling import Put
 from tests.edge.profiles import make_profile
-from tests.edge.running import Seen, plant_of, read_log, start
+from tests.edge.running import Running, Seen, plant_of, read_log, start
 from tests.edge.test_reload import entry, reloaded
 from tests.fixtures.waiting import until
 
@@ -27,6 +29,9 @@ BLOCKS = (0, 500, 1000)
 
 def profile_of(*addresses: int, **more: Any) -> Profile:
     return make_profile({f"p{a}": {"modbus": {"address": a}} for a in addresses}, poll_s=0.1, **more)
+
+
+HALTING = profile_of(*BLOCKS, timeout_s=30.0)
 
 
 class Halting:
@@ -49,6 +54,24 @@ class Halting:
         writer.write(frame(ask, data(ask)[:2] + self.said.to_bytes(2, "big")))
 
 
+@asynccontextmanager
+async def halted_in_mid_cycle(
+    folder: Path, *others: str, profile: Profile = HALTING
+) -> AsyncIterator[tuple[Device, Halting, Running]]:
+    """An edge that has read `e1` three times and now waits for its second block; and `others`, which nothing halts.
+    It is ended before its devices are."""
+    behaviour = Halting()
+    async with Device(behaviour) as device:
+        edge = start(plant_of(folder, f"{device.url}/1", *others, profile=profile))
+        await until(lambda: behaviour.said >= 3)
+        behaviour.halted = True
+        await until(lambda: behaviour.waited)
+        try:
+            yield device, behaviour, edge
+        finally:
+            await edge.end()
+
+
 def readings(seen: Seen, signal: str) -> list[tuple[float, int]]:
     """(value, quality) of a signal, in order."""
     whole = seen.samples()
@@ -58,15 +81,9 @@ def readings(seen: Seen, signal: str) -> list[tuple[float, int]]:
 
 async def test_what_was_answered_of_a_cycle_when_the_edge_is_stopped_is_journaled(tmp_path: Path) -> None:
     """The rest of it is bad, and the stop waits for it only so long."""
-    behaviour = Halting()
-    async with Device(behaviour) as device:
-        settings = plant_of(tmp_path, f"{device.url}/1", profile=profile_of(*BLOCKS, timeout_s=30.0))
-        edge = start(settings)
-        await until(lambda: behaviour.said >= 3)
-        behaviour.halted = True
-        await until(lambda: behaviour.waited)
+    async with halted_in_mid_cycle(tmp_path) as (_, behaviour, edge):
         assert await edge.end() < WIND_UP_S + 3.0
-    seen = await read_log(settings)
+    seen = await read_log(edge.settings)
     assert [value for value, _ in readings(seen, "e1/p0")] == [float(n + 1) for n in range(behaviour.said)]
     assert {quality for _, quality in readings(seen, "e1/p0")} == {GOOD}
     for point in ("e1/p500", "e1/p1000"):
@@ -78,38 +95,23 @@ async def test_what_was_answered_of_a_cycle_when_the_edge_is_stopped_is_journale
 
 
 async def test_a_cycle_that_ends_soon_is_waited_for_at_a_stop(tmp_path: Path) -> None:
-    behaviour = Halting()
-    async with Device(behaviour) as device:
-        settings = plant_of(tmp_path, f"{device.url}/1", profile=profile_of(*BLOCKS, timeout_s=30.0))
-        edge = start(settings)
-        await until(lambda: behaviour.said >= 3)
-        behaviour.halted = True
-        await until(lambda: behaviour.waited)
+    async with halted_in_mid_cycle(tmp_path) as (_, behaviour, edge):
         edge.stop.set()
         await asyncio.sleep(0)
         behaviour.let_go.set()
-        await edge.end()
-    seen = await read_log(settings)
+    seen = await read_log(edge.settings)
     for point in ("e1/p0", "e1/p500", "e1/p1000"):
         assert [quality for _, quality in readings(seen, point)] == [GOOD] * behaviour.said
     assert [ask.address for ask in behaviour.waited] == [500, 1000], "and no other was begun"
 
 
 async def test_what_was_answered_of_a_cycle_when_its_equipment_changes_is_journaled(tmp_path: Path) -> None:
-    behaviour = Halting()
-    profile = profile_of(*BLOCKS, timeout_s=30.0)
-    async with Device(behaviour) as device:
-        settings = plant_of(tmp_path, f"{device.url}/1", profile=profile)
-        edge = start(settings)
-        await until(lambda: behaviour.said >= 3)
-        behaviour.halted = True
-        await until(lambda: behaviour.waited)
+    async with halted_in_mid_cycle(tmp_path) as (device, behaviour, edge):
         said, behaviour.halted = behaviour.said, False
-        await reloaded(lambda: write_plant(tmp_path, profile, [entry("e1", device, poll_s=0.05)]))
+        await reloaded(lambda: write_plant(tmp_path, HALTING, [entry("e1", device, poll_s=0.05)]))
         behaviour.let_go.set()
         await until(lambda: behaviour.said >= said + 3)
-        await edge.end()
-    seen = await read_log(settings)
+    seen = await read_log(edge.settings)
     first = readings(seen, "e1/p0")
     assert first == [(float(n + 1), GOOD) for n in range(behaviour.said)], "each answer once"
     assert [quality for _, quality in readings(seen, "e1/p500")].count(BAD_COMMS) == 1
@@ -119,18 +121,14 @@ async def test_an_equipment_that_leaves_is_judged_to_its_last_reading_by_the_fil
     tmp_path: Path,
 ) -> None:
     """What a half-read cycle said of a code point ends the old code's event."""
-    behaviour = Halting()
     schemes = {"local": {"name": {"zh": "x", "en": "x"}, "codes": {}}}
     profile = profile_of(*BLOCKS, timeout_s=30.0, schemes=schemes, code_points=[{"point": "p0", "scheme": "local"}])
-    async with Device(behaviour) as device, Device() as other:
-        settings = plant_of(tmp_path, f"{device.url}/1", f"{other.url}/1", profile=profile)
-        edge = start(settings)
-        await until(lambda: behaviour.said >= 3)
-        behaviour.halted = True
-        await until(lambda: behaviour.waited)
+    async with (
+        Device() as other,
+        halted_in_mid_cycle(tmp_path, f"{other.url}/1", profile=profile) as (_, behaviour, edge),
+    ):
         await reloaded(lambda: write_plant(tmp_path, profile, [entry("e2", other)]))
-        await edge.end()
-    seen = await read_log(settings)
+    seen = await read_log(edge.settings)
     assert [e.code for e in seen.events if e.equipment == "e1" and e.on] == [str(n + 1) for n in range(behaviour.said)]
 
 
