@@ -31,7 +31,7 @@ def profile_of(*addresses: int, **more: Any) -> Profile:
     return make_profile({f"p{a}": {"modbus": {"address": a}} for a in addresses}, poll_s=0.1, **more)
 
 
-HALTING = profile_of(*BLOCKS, timeout_s=30.0)
+PROFILE = profile_of(*BLOCKS, timeout_s=30.0)
 
 
 class Halting:
@@ -56,7 +56,7 @@ class Halting:
 
 @asynccontextmanager
 async def halted_in_mid_cycle(
-    folder: Path, *others: str, profile: Profile = HALTING
+    folder: Path, *others: str, profile: Profile = PROFILE
 ) -> AsyncIterator[tuple[Device, Halting, Running]]:
     """An edge that has read `e1` three times and now waits for its second block; and `others`, which nothing halts.
     It is ended before its devices are."""
@@ -108,7 +108,7 @@ async def test_a_cycle_that_ends_soon_is_waited_for_at_a_stop(tmp_path: Path) ->
 async def test_what_was_answered_of_a_cycle_when_its_equipment_changes_is_journaled(tmp_path: Path) -> None:
     async with halted_in_mid_cycle(tmp_path) as (device, behaviour, edge):
         said, behaviour.halted = behaviour.said, False
-        await reloaded(lambda: write_plant(tmp_path, HALTING, [entry("e1", device, poll_s=0.05)]))
+        await reloaded(lambda: write_plant(tmp_path, PROFILE, [entry("e1", device, poll_s=0.05)]))
         behaviour.let_go.set()
         await until(lambda: behaviour.said >= said + 3)
     seen = await read_log(edge.settings)
