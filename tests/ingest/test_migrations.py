@@ -40,6 +40,7 @@ RELEASED: Final = {
         "a574ffec5b5e423f",  # 0008 signal_ids
         "e56388ecb98d7627",  # 0009 reading
         "e757a5732c4f80e9",  # 0010 ledger
+        "a43fdbd46e59d6b4",  # 0011 first_hours
     ),
     True: (
         "df4fd80fc64429ca",  # 0001 register
@@ -52,6 +53,7 @@ RELEASED: Final = {
         "083175d0c90f2320",  # 0008 signal_ids
         "73ba1cd736bd7106",  # 0009 reading
         "e757a5732c4f80e9",  # 0010 ledger
+        "73203514cc4f7f8a",  # 0011 first_hours
     ),
 }
 """First bytes of the hash of each released file, by number. A line is added by a release, none is ever changed."""
