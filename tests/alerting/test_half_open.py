@@ -8,14 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from alerting.commands import CommandHandler
 from alerting.delivery import Notifier
@@ -33,7 +30,8 @@ from telemetry.service import Health
 from telemetry.settings import Settings
 from telemetry.store import ALERT, connect
 from tests.alerting.line import acknowledge, alarm, alerting, finding, producing
-from tests.chaos.relay import Link, Relay
+from tests.chaos.relay import Relay
+from tests.fixtures import half_open
 from tests.fixtures.receiver import Receiver
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
@@ -54,25 +52,8 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
         yield relay
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way of its own to a store."""
-
-    relay: Relay
-    link: Link
-    settings: Settings
-
-    @classmethod
-    def to(cls, store: Settings, relay: Relay) -> Way:
-        folder = Path(parse_qs(urlsplit(store.store).query)["host"][0])
-        database = conninfo_to_dict(store.store)["dbname"]
-        link = relay.add("store", folder / ".s.PGSQL.5432")
-        url = f"postgresql://postgres@127.0.0.1:{link.port}/{database}"
-        return cls(relay, link, store.model_copy(update={"store": url}))
-
-    def hush(self) -> None:
-        """The connections that stand go half-open; later ones work."""
-        self.relay.do(lambda: self.link.begin("black-hole", random.Random(1)))
+class Way(half_open.Way):
+    """One that alerting connects by."""
 
     async def connect(self) -> Connection:
         return await connect(self.settings, ALERT, autocommit=True)
