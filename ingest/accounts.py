@@ -4,7 +4,8 @@ Invariant, at every commit: for each (equipment, hour), rows in the table = ledg
 could not be read, or was dropped by an edge that did not say of what, is booked under equipment ''. The ledger counts by
 the edge; unledgered counts only bridge the seconds until the ledger record that covers them.
 
-What was dropped of each cell is kept for good, as rows of store.unledgered that no ledger covers (`last_seq` is DROPPED).
+What was dropped of each cell is kept as long as the ledger, as rows of store.unledgered that no ledger covers (`last_seq`
+is DROPPED); who takes such a row away takes its sum from store.progress with it (ingest.retention).
 """
 
 from __future__ import annotations
