@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import psycopg
@@ -50,6 +50,17 @@ class Counting:
         monkeypatch.setattr(pace, "YOUNG_S", 1.5)
         monkeypatch.setattr(pace, "OLD_S", 1.5)
         monkeypatch.setattr(worker, "FETCH_RECORDS", RECORDS)
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    return Counting(monkeypatch)
+
+
+@pytest.fixture
+async def edge(plain_store: Settings) -> AsyncIterator[Edge]:
+    async with producing(plain_store) as producer:
+        yield Edge(producer)
 
 
 def poison(edge: Edge) -> OutRecord:
@@ -112,16 +123,13 @@ async def stored_with(
 
 
 async def test_one_poison_record_among_ten_thousand_costs_about_twice_log2_transactions(
-    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+    plain_store: Settings, edge: Edge, counting: Counting
 ) -> None:
-    counting = Counting(monkeypatch)
-    async with producing(plain_store) as producer:
-        edge = Edge(producer)
-        good = batch(["a/x", "a/y"], samples=2)
-        records = [edge.samples(good) for _ in range(RECORDS // 3)] + [poison(edge)]
-        records += [edge.samples(good) for _ in range(RECORDS - len(records))]
-        records.append(edge.ledger())
-        letters = await stored_with(plain_store, edge, records, letters=1)
+    good = batch(["a/x", "a/y"], samples=2)
+    records = [edge.samples(good) for _ in range(RECORDS // 3)] + [poison(edge)]
+    records += [edge.samples(good) for _ in range(RECORDS - len(records))]
+    records.append(edge.ledger())
+    letters = await stored_with(plain_store, edge, records, letters=1)
     assert letters == [("content", RECORDS // 3, RECORDS // 3)]
     assert count(plain_store) == (RECORDS - 1) * 4
     assert (await audit(plain_store)).clean
@@ -132,27 +140,24 @@ async def test_one_poison_record_among_ten_thousand_costs_about_twice_log2_trans
 
 
 async def test_several_poison_records_in_one_flush_are_each_found_and_all_the_others_stored(
-    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+    plain_store: Settings, edge: Edge, counting: Counting
 ) -> None:
-    counting = Counting(monkeypatch)
-    async with producing(plain_store) as producer:
-        edge = Edge(producer)
-        good = batch(["a/x"], samples=5)
-        bad = {0, 1, 100, 255, 256, 511}
-        records = [poison(edge) if n in bad else edge.samples(good) for n in range(512)]
-        records += [unreadable(edge), edge.samples(good), edge.ledger()]
-        letters = await stored_with(plain_store, edge, records, letters=7)
+    good = batch(["a/x"], samples=5)
+    bad = {0, 1, 100, 255, 256, 511}
+    records = [poison(edge) if n in bad else edge.samples(good) for n in range(512)]
+    records += [unreadable(edge), edge.samples(good), edge.ledger()]
+    letters = await stored_with(plain_store, edge, records, letters=7)
     assert [(reason, seq) for reason, seq, _ in letters] == [*(("content", n) for n in sorted(bad)), ("json", 512)]
     assert count(plain_store) == (513 - len(bad)) * 5
     assert (await audit(plain_store)).clean
     assert counting.failed <= len(bad) * 10, counting.sizes
 
 
-async def test_a_record_that_no_worker_can_apply_is_set_aside_whole_with_its_source(plain_store: Settings) -> None:
-    async with producing(plain_store) as producer:
-        edge = Edge(producer)
-        good, bad = edge.samples(batch(["a/x"])), poison(edge)
-        await stored_with(plain_store, edge, [good, bad], letters=1)
+async def test_a_record_that_no_worker_can_apply_is_set_aside_whole_with_its_source(
+    plain_store: Settings, edge: Edge
+) -> None:
+    good, bad = edge.samples(batch(["a/x"])), poison(edge)
+    await stored_with(plain_store, edge, [good, bad], letters=1)
     rows = execute(
         plain_store.store,
         'SELECT topic, partition, "offset", edge, epoch, seq, reason, key, value, headers FROM store.dead_letter',
@@ -175,26 +180,21 @@ async def test_a_record_that_no_worker_can_apply_is_set_aside_whole_with_its_sou
     ],
 )
 async def test_whatever_a_record_says_it_is_set_aside_and_the_next_goes_in(
-    plain_store: Settings, rule: str, content: Callable[[], wire.Encoded]
+    plain_store: Settings, edge: Edge, rule: str, content: Callable[[], wire.Encoded]
 ) -> None:
-    async with producing(plain_store) as producer:
-        edge = Edge(producer)
-        records = [edge.record(content()), edge.samples(batch(["a/x"], samples=3)), edge.ledger()]
-        letters = await stored_with(plain_store, edge, records, letters=1)
+    records = [edge.record(content()), edge.samples(batch(["a/x"], samples=3)), edge.ledger()]
+    letters = await stored_with(plain_store, edge, records, letters=1)
     assert [seq for _, seq, _ in letters] == [0], rule
     assert (await audit(plain_store)).clean
 
 
 async def test_a_record_of_samples_whose_names_the_store_cannot_take_is_set_aside_alone(
-    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+    plain_store: Settings, edge: Edge, counting: Counting
 ) -> None:
     """It fails before its flush has a transaction, while names are resolved."""
-    counting = Counting(monkeypatch)
-    async with producing(plain_store) as producer:
-        edge = Edge(producer)
-        records = [edge.samples(batch([f"a/x{n}", f"a/{LONG}"] if n == 5 else [f"a/x{n}"])) for n in range(16)]
-        records.append(edge.ledger())
-        letters = await stored_with(plain_store, edge, records, letters=1)
+    records = [edge.samples(batch([f"a/x{n}", f"a/{LONG}"] if n == 5 else [f"a/x{n}"])) for n in range(16)]
+    records.append(edge.ledger())
+    letters = await stored_with(plain_store, edge, records, letters=1)
     assert letters == [("content", 5, 5)]
     assert (count(plain_store), counting.failed) == (150, 0)
     report = await audit(plain_store)
@@ -202,31 +202,26 @@ async def test_a_record_of_samples_whose_names_the_store_cannot_take_is_set_asid
 
 
 async def test_what_an_edge_said_beside_a_poison_record_is_stored_although_its_first_attempt_was_rolled_back(
-    plain_store: Settings, monkeypatch: pytest.MonkeyPatch
+    plain_store: Settings, edge: Edge, counting: Counting
 ) -> None:
     """The attempt has heard the heartbeat; what it heard is forgotten with its transaction."""
-    counting = Counting(monkeypatch)
-    async with producing(plain_store) as producer:
-        edge = Edge(producer)
-        heartbeat = edge.record(wire.encode_heartbeat(Heartbeat(edge.name, now_us(), ("a",), {})))
-        await stored_with(plain_store, edge, [heartbeat, poison(edge)], letters=1)
+    heartbeat = edge.record(wire.encode_heartbeat(Heartbeat(edge.name, now_us(), ("a",), {})))
+    await stored_with(plain_store, edge, [heartbeat, poison(edge)], letters=1)
     assert max(counting.sizes) == 2, "both were in one attempt"
     assert execute(plain_store.store, "SELECT equipment, online FROM store.equipment_online") == [("a", True)]
 
 
-async def test_a_right_that_the_login_lacks_is_no_records_fault(plain_store: Settings) -> None:
+async def test_a_right_that_the_login_lacks_is_no_records_fault(plain_store: Settings, edge: Edge) -> None:
     """Ingest ends, and says why; with the right again everything goes in."""
     execute(plain_store.store, "REVOKE INSERT ON store.event FROM vigil_ingest")
-    async with producing(plain_store) as producer:
-        edge = Edge(producer)
-        records = [edge.samples(batch(["a/x"])), edge.record(event("a")), edge.ledger()]
-        await edge.send(*records)
-        with pytest.raises(ExceptionGroup) as caught:
-            async with asyncio.timeout(20):
-                await run(plain_store, asyncio.Event(), Health("ingest"))
-        assert caught.group_contains(psycopg.errors.InsufficientPrivilege)
-        execute(plain_store.store, "GRANT INSERT ON store.event TO vigil_ingest")
-        assert execute(plain_store.store, "SELECT count(*) FROM store.log_position") == [(0,)]
-        await stored_with(plain_store, edge, [], letters=0)
+    records = [edge.samples(batch(["a/x"])), edge.record(event("a")), edge.ledger()]
+    await edge.send(*records)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(20):
+            await run(plain_store, asyncio.Event(), Health("ingest"))
+    assert caught.group_contains(psycopg.errors.InsufficientPrivilege)
+    execute(plain_store.store, "GRANT INSERT ON store.event TO vigil_ingest")
+    assert execute(plain_store.store, "SELECT count(*) FROM store.log_position") == [(0,)]
+    await stored_with(plain_store, edge, [], letters=0)
     assert count(plain_store) == 10
     assert execute(plain_store.store, "SELECT count(*) FROM events WHERE scheme = 'x'") == [(1,)]
