@@ -60,11 +60,13 @@ SELECT r.name, r.equipment, r.point, r.name_hash, true, r.kind, r.unit, r."group
        r.high, r.limits
 FROM jsonb_to_recordset(%s) AS r(name text, equipment text, point text, name_hash bigint, kind text, unit text,
     "group" text, name_zh text, name_en text, enum jsonb, low float8, high float8, limits jsonb)
+WHERE NOT EXISTS (
+    SELECT FROM store.signal s WHERE s.name = r.name
+    AND (s.registered, s.kind, s.unit, s."group", s.name_zh, s.name_en, s.enum, s.low, s.high, s.limits, s.retired_at)
+        IS NOT DISTINCT FROM (true, r.kind, r.unit, r."group", r.name_zh, r.name_en, r.enum, r.low, r.high, r.limits, NULL))
 ORDER BY r.name
 ON CONFLICT (name) DO UPDATE SET registered = true, kind = excluded.kind, unit = excluded.unit,
     "group" = excluded."group", name_zh = excluded.name_zh, name_en = excluded.name_en, enum = excluded.enum,
     low = excluded.low, high = excluded.high, limits = excluded.limits, retired_at = NULL
-WHERE (s.registered, s.kind, s.unit, s."group", s.name_zh, s.name_en, s.enum, s.low, s.high, s.limits, s.retired_at)
-    IS DISTINCT FROM (true, excluded.kind, excluded.unit, excluded."group", excluded.name_zh, excluded.name_en,
-                      excluded.enum, excluded.low, excluded.high, excluded.limits, NULL)
 """
+"""Only what is new or has changed is tried: each row that is takes a number for good, and the numbers are of 31 bits."""

@@ -135,13 +135,20 @@ class SignalTable:
         return place
 
     async def _insert(self, connection: Connection, names: list[str]) -> None:
-        parts = [split_signal(name) for name in names]
-        columns = (names, [p[0] for p in parts], [p[1] for p in parts], [signed(name_hash(name)) for name in names])
+        """Looks first: each row that is tried takes a number for good, also where the name is there already."""
+        await self._look(connection, names)
+        if not (new := [name for name in names if name not in self._ids]):
+            return
+        parts = [split_signal(name) for name in new]
+        columns = (new, [p[0] for p in parts], [p[1] for p in parts], [signed(name_hash(name)) for name in new])
         await connection.execute(
             "INSERT INTO store.signal (name, equipment, point, name_hash)"
             " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) ON CONFLICT DO NOTHING",
             columns,
         )
+        await self._look(connection, new)
+
+    async def _look(self, connection: Connection, names: list[str]) -> None:
         cursor = await connection.execute("SELECT name, signal_id FROM store.signal WHERE name = ANY(%s)", (names,))
         self._know(await cursor.fetchall())
 

@@ -158,3 +158,21 @@ async def test_samples_that_no_registry_named_are_stored_and_flagged(store: Sett
         await until_stored(store, edge)
     assert execute(store.store, "SELECT registered, unit FROM signals") == [(True, "°C")]
     assert execute(store.store, "SELECT count(*) FROM samples") == [(10,)]
+
+
+async def test_a_registry_that_says_the_same_again_takes_no_numbers_of_signals(store: Settings) -> None:
+    """An edge says it at each start; the numbers are of 31 bits, and one that is taken never comes back."""
+    points = {"p0": point(), "p1": point(unit="bar"), "p2": point(low=None)}
+    numbers = "SELECT point, signal_id, unit FROM store.signal ORDER BY signal_id"
+    async with producing(store) as producer, ingesting(store):
+        edge = Edge(producer)
+        for time_us in (T1, T2, T2):
+            await edge.send_registry(plant(equipment("b-1", points=points)), time_us=time_us)
+        await until_stored(store, edge)
+        assert execute(store.store, numbers) == [("p0", 1, "°C"), ("p1", 2, "bar"), ("p2", 3, "°C")]
+        await edge.send_registry(plant(equipment("b-1", points=points | {"p1": point(unit="kPa")})), time_us=T3)
+        await until_stored(store, edge)
+        await edge.send_samples(batch(["b-1/new"]))
+        await until_stored(store, edge)
+    assert [row[::2] for row in execute(store.store, numbers)][:3] == [("p0", "°C"), ("p1", "kPa"), ("p2", "°C")]
+    assert execute(store.store, "SELECT signal_id FROM store.signal WHERE point = 'new'") == [(5,)], "4: what changed"

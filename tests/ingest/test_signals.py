@@ -81,6 +81,16 @@ async def test_what_another_session_numbered_meanwhile_is_taken_over(plain_store
     assert len(stored(plain_store)) == 3
 
 
+async def test_who_has_read_nothing_yet_takes_no_number_for_a_name_that_has_one(
+    plain_store: Settings, side: Connection
+) -> None:
+    """A replay of dead letters, say: its names are nearly all known, and a number that is taken never comes back."""
+    await resolved(SignalTable(), side, ("a/x", "b/x", "c/x"))
+    await resolved(SignalTable(), side, ("b/x", "a/x"))
+    await resolved(SignalTable(), side, ("c/x", "d/x", "a/x"))
+    assert stored(plain_store) == {"a/x": 1, "b/x": 2, "c/x": 3, "d/x": 4}
+
+
 async def test_the_remembered_dictionaries_are_bounded_in_bytes(
     side: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
