@@ -39,13 +39,12 @@ log = structlog.get_logger()
 Connection = psycopg.Connection[Any]
 
 LOCK_WAIT: Final = "60s"
-"""How long pg_dump waits for a table that somebody holds for himself."""
+"""How long a backup waits for a table that somebody holds for himself: pg_dump, and the counting beside it."""
 PARTIAL: Final = ".partial"
 _DUMP_ARGUMENTS: Final = (
     "--format=directory",
     "--compress=1",
     "--exclude-table-data=store_meta.migration",
-    f"--lock-wait-timeout={LOCK_WAIT}",
 )
 
 
@@ -89,9 +88,13 @@ def _fill(folder: Path, settings: Settings, snapshot: _Snapshot, tools: Tools) -
     path, dumped_by = tools.find("pg_dump", major)
     timescale = timescale_version(connection)
     with put_off(conninfo(settings)) if timescale else nullcontext():
-        dump = tools.start(
-            path, [*_DUMP_ARGUMENTS, f"--file={folder / DUMP}", f"--snapshot={snapshot.name}"], conninfo(settings)
-        )
+        arguments = [
+            *_DUMP_ARGUMENTS,
+            f"--lock-wait-timeout={LOCK_WAIT}",
+            f"--file={folder / DUMP}",
+            f"--snapshot={snapshot.name}",
+        ]
+        dump = tools.start(path, arguments, conninfo(settings))
         try:
             tables = contents(connection)
             dump.wait()
@@ -179,7 +182,8 @@ def _lock_of_migrations(address: str) -> Iterator[None]:
 @contextmanager
 def _snapshot(address: str) -> Iterator[_Snapshot]:
     """Everything that is read on its connection, and by whoever is told its name, is of one moment."""
-    with psycopg.connect(address, options="-c timezone=UTC", application_name="vigil backup") as connection:
+    options = f"-c timezone=UTC -c lock_timeout={LOCK_WAIT}"
+    with psycopg.connect(address, options=options, application_name="vigil backup") as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         ((name, at),) = connection.execute(_EXPORT)

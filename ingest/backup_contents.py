@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from ingest.backup_manifest import AppliedMigration, Manifest, Place, TableSum
+from telemetry.errors import StoreError
 
 Connection = psycopg.Connection[Any]
 
@@ -40,8 +41,14 @@ def count(connection: Connection, table: sql.Identifier) -> TableSum:
 
 
 def contents(connection: Connection) -> dict[str, TableSum]:
-    """Of every table. Call it in a snapshot."""
-    return {name: count(connection, table) for name, table in tables(connection).items()}
+    """Of every table. Call it in a snapshot. Raises StoreError where a table is not to be had in time; psycopg.Error."""
+    found = {}
+    for name, table in tables(connection).items():
+        try:
+            found[name] = count(connection, table)
+        except psycopg.errors.LockNotAvailable as error:
+            raise StoreError(f"{name}: is not to be had in time: somebody holds the table for himself") from error
+    return found
 
 
 def differences(wanted: Manifest, connection: Connection, *, checksums: bool) -> list[str]:
