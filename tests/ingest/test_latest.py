@@ -16,7 +16,7 @@ from ingest.copying import copy_rows
 from ingest.latest import rebuild_latest, write_latest
 from ingest.signals import SignalTable
 from telemetry.settings import Settings
-from telemetry.store import INGEST, connect
+from telemetry.store import INGEST, LATEST_CHANNEL, connect
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
 
@@ -114,6 +114,43 @@ async def test_what_a_dead_worker_left_is_found_and_nothing_goes_back(
     assert await rebuild_latest(sessions[1]) == SIGNALS - 5
     assert latest(plain_store) == [(MIDNIGHT_US, 1.0, SIGNALS - 5), (MIDNIGHT_US + 1, 2.0, 5)]
     assert await rebuild_latest(sessions[1]) == 0
+
+
+async def test_who_listens_is_told_and_finds_what_changed_by_its_time(
+    plain_store: Settings, sessions: tuple[Connection, Connection], numbers: np.ndarray[Any, Any]
+) -> None:
+    """As the console reads: it wakes by NOTIFY and asks for rows whose `changed_at` is later than what it has seen."""
+    writer, listener = sessions
+    await listener.execute(f"LISTEN {LATEST_CHANNEL}")
+    steps = (
+        (readings(numbers, MIDNIGHT_US - 2, 0.0), SIGNALS),
+        (readings(numbers[:3], MIDNIGHT_US - 1, 1.0), 3),
+        (readings(numbers[:2], MIDNIGHT_US - 1, 2.0), 2),
+        (readings(numbers[:2], MIDNIGHT_US - 2, 3.0), 0),
+    )
+    for rows, changed in steps:
+        seen = changed_last(plain_store)
+        await write_latest(writer, rows)
+        assert [note.channel async for note in listener.notifies(timeout=10, stop_after=1)] == [LATEST_CHANNEL]
+        assert changed_since(plain_store, seen) == changed
+    assert latest(plain_store) == [
+        (MIDNIGHT_US - 2, 0.0, SIGNALS - 3),
+        (MIDNIGHT_US - 1, 1.0, 1),
+        (MIDNIGHT_US - 1, 2.0, 2),
+    ]
+    seen = changed_last(plain_store)
+    assert await rebuild_latest(writer) == SIGNALS
+    assert changed_since(plain_store, seen) == SIGNALS
+
+
+def changed_last(store: Settings) -> Any:
+    ((at,),) = execute(store.store, "SELECT coalesce(max(changed_at), '-infinity'::timestamptz)::text FROM latest")
+    return at
+
+
+def changed_since(store: Settings, seen: str) -> int:
+    ((rows,),) = execute(store.store, "SELECT count(*) FROM latest WHERE changed_at > %s::timestamptz", (seen,))
+    return int(rows)
 
 
 async def _rows_of(rebuilding: Any) -> None:
