@@ -23,7 +23,7 @@ import structlog
 
 from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.settings import Settings
-from telemetry.store import OWNER, connect, too_new
+from telemetry.store import OWNER, answered, connect, too_new
 
 log = structlog.get_logger()
 
@@ -100,10 +100,9 @@ async def _up_to_date(settings: Settings, folder: Traversable | None) -> bool:
     """Whether there is nothing to do. Takes no lock and writes nothing: an ingest that starts again waits for no backup."""
     connection = await connect(settings, OWNER, autocommit=True)
     try:
-        applied = await _applied(connection)
-        return bool(applied) and not _todo(
-            migrations(timescale=await has_timescale(connection), folder=folder), applied
-        )
+        async with answered():
+            applied, timescale = await _applied(connection), await has_timescale(connection)
+        return bool(applied) and not _todo(migrations(timescale=timescale, folder=folder), applied)
     except psycopg.OperationalError as error:
         raise StoreUnavailable(str(error).strip()) from error
     except psycopg.Error as error:

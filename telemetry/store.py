@@ -7,13 +7,14 @@ connection string in STATE/store.url.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.pg_array import register_arrays
@@ -25,6 +26,8 @@ SCHEMA_VERSION: Final = 11
 SCHEMA_POLL_S: Final = 0.5
 URL_FILE: Final = "store.url"
 CONNECT_TIMEOUT_S: Final = 5
+ANSWER_S: Final = 15.0
+"""What a new connection is asked first waits for nobody: no answer in this time, and the connection is half-open."""
 _LIVENESS: Final = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     # A server that is gone without a word (power, failover to another address) is noticed within 20 s.
@@ -58,8 +61,10 @@ def conninfo(settings: Settings) -> str:
     path = settings.state_dir / URL_FILE
     try:
         return make_conninfo(path.read_text(encoding="utf-8").strip(), **_LIVENESS)
+    except FileNotFoundError as error:
+        raise StoreUnavailable(_nothing_runs(settings)) from error
     except OSError as error:
-        raise StoreUnavailable(f"embedded store: {path}: {error.strerror}; is `vigil up` running?") from error
+        raise StoreUnavailable(f"embedded store: {path}: {error.strerror}") from error
 
 
 async def connect(settings: Settings, role: str, *, autocommit: bool = False) -> psycopg.AsyncConnection:
@@ -69,10 +74,11 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
             conninfo(settings), autocommit=True, options="-c timezone=UTC", application_name=role or "vigil"
         )
     except psycopg.Error as error:
-        raise StoreUnavailable(str(error).strip()) from error
+        raise StoreUnavailable(str(error).strip() if _listens(settings) else _nothing_runs(settings)) from error
     try:
         if role:
-            await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            async with answered():
+                await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         await connection.set_autocommit(autocommit)
         register_arrays(connection)
     except BaseException as error:
@@ -83,15 +89,49 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
     return connection
 
 
+def _nothing_runs(settings: Settings) -> str:
+    return (
+        f"embedded store: nothing runs in {settings.state_dir}, or not yet: start it with `vigil up`, or name another"
+        " directory (--state, VIGIL_STATE_DIR) or a server (VIGIL_STORE)"
+    )
+
+
+def _listens(settings: Settings) -> bool:
+    """Whether the embedded server's socket is anybody's. A file that tells of a server may be of one that has stopped."""
+    where = conninfo_to_dict(conninfo(settings))
+    if settings.store != "embedded:" or not (folder := str(where.get("host") or "")).startswith("/"):
+        return True
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(CONNECT_TIMEOUT_S)
+        try:
+            one.connect(f"{folder}/.s.PGSQL.{where.get('port') or 5432}")
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            pass  # not ours, say: what PostgreSQL says of it is the better text
+    return True
+
+
+@asynccontextmanager
+async def answered() -> AsyncIterator[None]:
+    """A deadline of ANSWER_S for what the body asks a connection. Raises psycopg.OperationalError."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except TimeoutError as error:
+        raise psycopg.OperationalError(f"the store has not answered for {ANSWER_S:g} s") from error
+
+
 async def schema_version(connection: psycopg.AsyncConnection[Any]) -> int:
-    """The last migration that was applied to this database; 0 before the first. Raises psycopg.Error."""
-    cursor = await connection.execute("SELECT to_regclass('store_meta.migration') IS NOT NULL")
-    row = await cursor.fetchone()
-    if not (row and row[0]):
-        return 0
-    cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM store_meta.migration")
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+    """The last migration that was applied to this database; 0 before the first. Has a deadline. Raises psycopg.Error."""
+    async with answered():
+        cursor = await connection.execute("SELECT to_regclass('store_meta.migration') IS NOT NULL")
+        row = await cursor.fetchone()
+        if not (row and row[0]):
+            return 0
+        cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM store_meta.migration")
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
 
 
 def too_new(found: int, known: int = SCHEMA_VERSION) -> str:

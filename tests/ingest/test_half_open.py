@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
 
 from ingest.answering import answering, still_at_work
+from ingest.migrate import migrate
 from ingest.upkeep import keep_up
-from telemetry.errors import first_of
+from telemetry.errors import StoreUnavailable, first_of
+from telemetry.service import Health
 from telemetry.settings import Settings
-from telemetry.store import INGEST, connect
+from telemetry.store import INGEST, connect, wait_for_schema
 from tests.chaos.relay import Relay
 from tests.fixtures.half_open import Way
 from tests.fixtures.store import execute
@@ -72,6 +75,55 @@ async def test_upkeep_is_not_disturbed_in_a_step_that_takes_longer_than_an_answe
             await connection.execute("SELECT pg_sleep(2)")
             cursor = await connection.execute("SELECT 7")
             assert await cursor.fetchone() == (7,)
+
+
+# ---- connections that go half-open before anybody works with them
+
+
+@pytest.fixture
+def hushed_at_birth(way: Way, monkeypatch: pytest.MonkeyPatch) -> Way:
+    """The next connection is half-open as soon as the store has let it in; those after it work."""
+    monkeypatch.setattr("telemetry.store.ANSWER_S", 2.0)
+    let_in = psycopg.AsyncConnection.connect
+
+    async def hush(*arguments: Any, **how: Any) -> psycopg.AsyncConnection[Any]:
+        monkeypatch.setattr(psycopg.AsyncConnection, "connect", let_in)
+        connection = await let_in(*arguments, **how)
+        way.hush()
+        return connection
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", hush)
+    return way
+
+
+async def test_a_connection_that_goes_half_open_before_it_has_its_role_is_given_up(hushed_at_birth: Way) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(StoreUnavailable, match="the store has not answered for 2 s"):
+            await connect(hushed_at_birth.settings, INGEST)
+        async with await connect(hushed_at_birth.settings, INGEST) as again:
+            assert await (await again.execute("SELECT current_user")).fetchone() == (INGEST,)
+
+
+async def test_who_waits_for_the_schema_on_a_half_open_connection_says_so_and_asks_again(hushed_at_birth: Way) -> None:
+    said: list[str] = []
+
+    class Listening(Health):
+        def missing(self, what: str, why: str) -> None:
+            said.append(f"{what}: {why}")
+            super().missing(what, why)
+
+    health = Listening("console")
+    async with asyncio.timeout(WITHIN_S):
+        assert await wait_for_schema(hushed_at_birth.settings, asyncio.Event(), health) is True
+    assert said == ["store: the store has not answered for 2 s"]
+    assert health.waiting_for == {}
+
+
+async def test_a_migration_that_looks_what_there_is_to_do_on_a_half_open_connection_ends(hushed_at_birth: Way) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(StoreUnavailable, match="the store has not answered for 2 s"):
+            await migrate(hushed_at_birth.settings)
+        assert await migrate(hushed_at_birth.settings) == []
 
 
 def upkeep_at_rest(store: Settings) -> bool:

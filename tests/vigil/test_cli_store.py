@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from telemetry.batch import from_rows
 from telemetry.settings import Settings
+from telemetry.store import URL_FILE
 from tests.fixtures.store import StoreServer, execute, fresh_database
 from tests.ingest.line import Edge, batch, ingesting, now_us, producing, until_stored
 
@@ -81,3 +84,29 @@ async def test_a_database_that_ingest_has_not_migrated_is_said_so(
     assert "Traceback" not in err
     assert "expected version" in err
     assert "found 0" in err
+
+
+@pytest.mark.parametrize("command", [("audit",), ("deadletter", "list")], ids=" ".join)
+async def test_of_an_installation_that_is_stopped_it_is_said_how_it_is_started(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """What tells of its server is still there, and so may be the socket of one that was killed."""
+    (tmp_path / URL_FILE).write_text(f"postgresql://postgres@/postgres?host={quote(str(tmp_path), safe='')}")
+    expected = (
+        f"vigil: embedded store: nothing runs in {tmp_path}, or not yet: start it with `vigil up`, or name another"
+    )
+    for left in (False, True):
+        if left:
+            with socket.socket(socket.AF_UNIX) as killed:
+                killed.bind(str(tmp_path / ".s.PGSQL.5432"))
+        status, out, err = await vigil("embedded:", tmp_path, *command)
+        assert (status, out) == (1, "")
+        assert err.startswith(expected)
+        assert len(err.splitlines()) == 1
+
+
+async def test_what_a_server_that_runs_has_to_say_is_said(plain_server: StoreServer, tmp_path: Path) -> None:
+    (tmp_path / URL_FILE).write_text(plain_server.url.replace("/postgres?", "/no-such-database?"))
+    status, _, err = await vigil("embedded:", tmp_path, "audit")
+    assert status == 1
+    assert 'database "no-such-database" does not exist' in err
