@@ -1,8 +1,9 @@
 """Records of samples written per CPU second: telemetry.arrow_stream beside pyarrow's own writer, in one run.
 
-Both make the same record of the same columns, and pyarrow reads the same from both. "new names" is what a record costs
-whose names were never written before; "names at hand" is the steady state, where Vigil keeps each equipment's block and
-pyarrow its array of names. The checksum of the record (zlib) costs both the same and is shown beside.
+Both make the same record of the same columns, compressed with LZ4, and pyarrow reads the same from both. "new names" is
+what a record costs whose names were never written before; "names at hand" is the steady state, where Vigil keeps each
+equipment's block and pyarrow its array of names. Beside it what the record costs later: its checksum (zlib) and its
+decoding, and both of the same record without compression.
 
     python -m benchmarks.arrow [--json]
 """
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from telemetry.arrow_read import decode_samples
+from telemetry.arrow_read import NameTables, decode_samples
 from telemetry.arrow_stream import write_stream
 from telemetry.name_block import name_block
 
@@ -43,7 +44,10 @@ CASES: Final = ((1, 20), (50, 20), (250, 20), (50, 100), (500, 100))
 Columns = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.uint8]]
 
 
-def by_pyarrow(names: pa.Array, columns: Columns) -> bytes:
+LZ4: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+
+
+def by_pyarrow(names: pa.Array, columns: Columns, options: pa.ipc.IpcWriteOptions = LZ4) -> bytes:
     """The same record by pyarrow's writer."""
     signal, time_us, value, quality = columns
     batch = pa.record_batch(
@@ -56,7 +60,7 @@ def by_pyarrow(names: pa.Array, columns: Columns) -> bytes:
         schema=SCHEMA,
     )
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, SCHEMA) as writer:
+    with pa.ipc.new_stream(sink, SCHEMA, options=options) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue().to_pybytes())
 
@@ -102,15 +106,25 @@ def case(named: list[list[str]], columns: Columns) -> dict[str, float]:
     listed = [name for names in named for name in names]
     array = pa.array(listed, pa.utf8())
     record = write_stream(blocks, *columns)
+    plain = by_pyarrow(array, columns, pa.ipc.IpcWriteOptions())
     agree(record, by_pyarrow(array, columns))
+    agree(record, plain)
+    known = NameTables()
     costs = {
         "vigil, names at hand": cost_us(lambda: write_stream(blocks, *columns)),
         "pyarrow, names at hand": cost_us(lambda: by_pyarrow(array, columns)),
         "vigil, new names": cost_us(lambda: write_stream([name_block(names) for names in named], *columns)),
         "pyarrow, new names": cost_us(lambda: by_pyarrow(pa.array(listed, pa.utf8()), columns)),
         "checksum": cost_us(lambda: zlib.crc32(record)),
+        "decoding": cost_us(lambda: decode_samples(record, known)),
+        "checksum without compression": cost_us(lambda: zlib.crc32(plain)),
+        "decoding without compression": cost_us(lambda: decode_samples(plain, known)),
     }
-    return {"bytes": len(record), **{name: round(cost, 1) for name, cost in costs.items()}}
+    return {
+        "bytes": len(record),
+        "bytes without compression": len(plain),
+        **{name: round(cost, 1) for name, cost in costs.items()},
+    }
 
 
 def agree(ours: bytes, theirs: bytes) -> None:

@@ -303,8 +303,7 @@ class Journal:
 
         Where the spool may refuse them, those that their senders keep come apart from the others.
         """
-        taken, total, self._prepared_s = [], 0, self._first_s
-        keeps = self._only()
+        taken, total, self._prepared_s, keeps = [], 0, self._first_s, self._only()
         left: deque[tuple[Source, Any, int]] = deque()
         while self._queue and total < TAKE:
             source, received, rows = self._queue.popleft()

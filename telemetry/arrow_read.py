@@ -33,6 +33,10 @@ _ARROW_SCHEMA: Final = pa.schema(
 )
 
 
+_READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
+"""Decompressing a buffer takes less than waking a thread for it."""
+
+
 class NameTables:
     """Dictionaries of names seen before, by their bytes: edges send the same ones again and again. Of one thread at a time."""
 
@@ -66,7 +70,7 @@ def decode_samples(value: bytes, known: NameTables | None = None) -> SampleBatch
     with the same dictionary share one tuple of names.
     """
     try:
-        with pa.ipc.open_stream(value) as reader:
+        with pa.ipc.open_stream(value, options=_READ) as reader:
             batches: list[SampleBatch] = []
             left = MAX_ROWS
             for table in reader:

@@ -1,14 +1,14 @@
 """Writes the Arrow IPC stream of a record of samples, with numpy alone: an edge needs no pyarrow to be read by one.
 
 Four messages: schema, one dictionary (the names), one record batch, end of stream. Their metadata has a fixed shape, so
-it is built once when this module is imported, and only its lengths and offsets are filled in. The bodies are the columns
-as they are in memory.
+it is built once when this module is imported, and only its lengths and offsets are filled in. Each buffer of the bodies
+is compressed with LZ4 where that makes it shorter by SAVED, else it is the column as it is in memory.
 
 Invariant: what is written reads back bit for bit (NaN stays the NaN that it was, there are no nulls), every buffer
 begins at a multiple of 8 bytes of the stream, and nothing is written that a reader would refuse.
 
-Sources: the Arrow columnar format, "Serialization and Interprocess Communication"; Schema.fbs and Message.fbs, whose
-field numbers and enumerations these are.
+Sources: the Arrow columnar format, "Serialization and Interprocess Communication" and "Compression"; Schema.fbs and
+Message.fbs, whose field numbers and enumerations these are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from telemetry import lz4_frame
 from telemetry.flatbuffer import OPEN, Field, Flatbuffer, Scalar, Structs, Table, Tables, Text, flatbuffer
 from telemetry.name_block import NameBlock
 
@@ -27,11 +28,16 @@ _V5: Final = 4  # MetadataVersion
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # MessageHeader
 _INT, _FLOAT, _UTF8, _TIMESTAMP = 2, 3, 5, 10  # Type
 _DOUBLE, _MICROSECOND = 2, 2  # Precision, TimeUnit
+_LZ4_FRAME, _BUFFER = 0, 0  # CompressionType, BodyCompressionMethod
 _DICTIONARY_ID: Final = 0
 _CONTINUATION: Final = b"\xff\xff\xff\xff"
 _END: Final = _CONTINUATION + bytes(4)
 _LARGEST: Final = 2**31 - 1
 """Bytes of names in one dictionary: its offsets are int32."""
+SAVED: Final = 8
+"""A buffer is compressed where that saves an eighth of it: less is not worth a reader's time."""
+_AS_IT_IS: Final = struct.pack("<q", -1)
+"""In place of its length, before a buffer that is not compressed."""
 
 
 def _long(value: int | None) -> Scalar:
@@ -63,9 +69,15 @@ def _schema() -> Flatbuffer:
     return _message(_SCHEMA, Table({1: Tables(fields)}), 0)  # Endianness is absent: little.
 
 
-def _columns(fields: int, buffers: int) -> Table:
+def _columns(fields: int, buffers: int, *, packed: bool) -> Table:
     """A RecordBatch with its lengths open: (length, null count) of each field, (offset, length) of each buffer."""
-    return Table({0: _long(OPEN), 1: Structs(((OPEN, 0),) * fields), 2: Structs(((OPEN, OPEN),) * buffers)})
+    lengths: dict[int, Field] = {
+        0: _long(OPEN),
+        1: Structs(((OPEN, 0),) * fields),
+        2: Structs(((OPEN, OPEN),) * buffers),
+    }
+    compression = Table({0: Scalar("b", _LZ4_FRAME), 1: Scalar("b", _BUFFER)})
+    return Table({**lengths, 3: compression} if packed else lengths)
 
 
 class _Metadata:
@@ -74,6 +86,10 @@ class _Metadata:
     def __init__(self, made: Flatbuffer) -> None:
         self._words = np.frombuffer(_CONTINUATION + struct.pack("<i", len(made.content)) + made.content, "<i8")
         self._open = np.array(made.open, np.intp) // 8 + 1
+
+    def begins(self, stream: bytes, at: int) -> bool:
+        """Whether a message with as much metadata is there."""
+        return stream[at : at + 8] == self._words[:1].tobytes()
 
     def filled(self, *numbers: int) -> bytes:
         words = self._words.copy()
@@ -90,8 +106,17 @@ class _Metadata:
 
 SCHEMA_MESSAGE: Final = _Metadata(_schema()).filled()
 """The first message of every stream."""
-_NAMES: Final = _Metadata(_message(_DICTIONARY, Table({0: _long(_DICTIONARY_ID), 1: _columns(1, 3)}), OPEN))
-_ROWS: Final = _Metadata(_message(_BATCH, _columns(4, 8), OPEN))
+
+
+def _batches(*, packed: bool) -> tuple[_Metadata, _Metadata]:
+    """Metadata of the names and of the rows."""
+    names = _message(_DICTIONARY, Table({0: _long(_DICTIONARY_ID), 1: _columns(1, 3, packed=packed)}), OPEN)
+    return _Metadata(names), _Metadata(_message(_BATCH, _columns(4, 8, packed=packed), OPEN))
+
+
+_NAMES, _ROWS = _batches(packed=True)
+_PLAIN_NAMES, _PLAIN_ROWS = _batches(packed=False)
+"""Of a record that was written before records were compressed: a spool may still have some."""
 
 
 def write_stream(
@@ -106,31 +131,32 @@ def write_stream(
     All columns (n,), n may be 0. Raises ValueError where a column has another type or length than the schema and
     `signal` say, an index points beyond the names, or the names together are over 2 GiB.
     """
-    utf8 = [block.utf8 for block in blocks]
-    utf8_bytes = sum(map(len, utf8))
+    utf8_bytes = sum(len(block.utf8) for block in blocks)
     if utf8_bytes > _LARGEST:
         raise ValueError("names: over 2 GiB in one record")
     offsets = _offsets(blocks)
     names, n = len(offsets) - 1, len(signal)
     _check(names, signal, time_us, value, quality)
-    # Of each field the validity, of no bytes because there are no nulls, and then what it holds.
-    names_body, names_places = _laid(0, 4 * (names + 1), utf8_bytes)
-    rows_body, rows_places = _laid(0, 4 * n, 0, 8 * n, 0, 8 * n, 0, n)
+    # Of each field the validity, of no bytes because there are no nulls, and then what it holds. Offsets only grow, and
+    # so do indices of names that come once: LZ4 finds nothing in them.
+    names_body, names_places = _laid(b"", _as_it_is(offsets.astype("<i4", copy=False)), _text(blocks, utf8_bytes))
+    rows_body, rows_places = _laid(
+        b"",
+        _packed(signal, "<i4") if n > names else _as_it_is(np.ascontiguousarray(signal, "<i4")),
+        b"",
+        _packed(time_us, "<i8"),
+        b"",
+        _packed(value, "<f8"),
+        b"",
+        _packed(quality, "u1"),
+    )
     return b"".join(
         (
             SCHEMA_MESSAGE,
-            _NAMES.filled(names_body, names, names, *names_places),
-            offsets.astype("<i4", copy=False).data,
-            bytes(-offsets.nbytes % 8),
-            *utf8,
-            bytes(-utf8_bytes % 8),
-            _ROWS.filled(rows_body, n, n, n, n, n, *rows_places),
-            np.ascontiguousarray(signal, "<i4").data,
-            bytes(-4 * n % 8),
-            np.ascontiguousarray(time_us, "<i8").data,
-            np.ascontiguousarray(value, "<f8").data,
-            np.ascontiguousarray(quality).data,
-            bytes(-n % 8),
+            _NAMES.filled(_length(names_body), names, names, *names_places),
+            *names_body,
+            _ROWS.filled(_length(rows_body), n, n, n, n, n, *rows_places),
+            *rows_body,
             _END,
         )
     )
@@ -144,26 +170,75 @@ def read_places(stream: bytes) -> tuple[bytes, npt.NDArray[np.int32], npt.NDArra
     """
     if not stream.startswith(SCHEMA_MESSAGE):
         raise ValueError("expected the schema that this module writes")
-    body, (_, names, _, *places) = _NAMES.read(stream, len(SCHEMA_MESSAGE))
-    offsets = np.frombuffer(stream, "<i4", names + 1, body + places[2])
-    utf8 = stream[body + places[4] : body + places[4] + places[5]]
-    body, (_, n, *rest) = _ROWS.read(stream, body + places[4] + places[5] + -places[5] % 8)
+    packed = _NAMES.begins(stream, len(SCHEMA_MESSAGE))
+    names_of, rows_of = (_NAMES, _ROWS) if packed else (_PLAIN_NAMES, _PLAIN_ROWS)
+    body, (length, names, _, *places) = names_of.read(stream, len(SCHEMA_MESSAGE))
+    offsets = np.frombuffer(_buffer(stream, body, places[2:4], packed=packed), "<i4")
+    utf8 = _buffer(stream, body, places[4:6], packed=packed)
+    body, (_, n, *rest) = rows_of.read(stream, body + length)
     places = rest[4:]
-    signal = np.frombuffer(stream, "<i4", n, body + places[2])
-    time_us = np.frombuffer(stream, "<i8", n, body + places[6])
+    signal = np.frombuffer(_buffer(stream, body, places[2:4], packed=packed), "<i4")
+    time_us = np.frombuffer(_buffer(stream, body, places[6:8], packed=packed), "<i8")
+    if not len(offsets) == names + 1 or not len(signal) == len(time_us) == n:
+        raise ValueError("expected columns as long as the record says")
     if offsets[-1] != len(utf8) or (n and signal.view(np.uint32).max() >= names):
         raise ValueError("expected names and indices that fit one another")
     return utf8, offsets, signal, time_us
 
 
-def _laid(*lengths: int) -> tuple[int, list[int]]:
-    """(bytes of a body, [offset and length of each of its buffers]): one after another, at multiples of 8."""
+def _laid(*buffers: bytes) -> tuple[list[bytes], list[int]]:
+    """(a body's buffers and what pads them, [offset and length of each]): one after another, at multiples of 8."""
     at = 0
+    body: list[bytes] = []
     places: list[int] = []
-    for length in lengths:
-        places += (at, length)
-        at += length + -length % 8
-    return at, places
+    for buffer in buffers:
+        padding = -len(buffer) % 8
+        places += (at, len(buffer))
+        body += (buffer, bytes(padding))
+        at += len(buffer) + padding
+    return body, places
+
+
+def _length(body: Sequence[bytes]) -> int:
+    return sum(map(len, body))
+
+
+def _packed(column: npt.NDArray[Any], dtype: str) -> bytes:
+    """A buffer: a column compressed, or as it is."""
+    raw = np.ascontiguousarray(column, dtype)
+    return _shorter(raw, lz4_frame.compress(raw.view(np.uint8).data))
+
+
+def _shorter(raw: npt.NDArray[Any], frame: bytes) -> bytes:
+    if len(frame) * SAVED > raw.nbytes * (SAVED - 1):
+        return _as_it_is(raw)
+    return struct.pack("<q", raw.nbytes) + frame
+
+
+def _as_it_is(raw: npt.NDArray[Any]) -> bytes:
+    return _AS_IT_IS + raw.tobytes() if raw.nbytes else b""
+
+
+def _text(blocks: Sequence[NameBlock], utf8_bytes: int) -> bytes:
+    """The buffer of the names' bytes, joined of what was compressed when their blocks were made."""
+    frame = lz4_frame.joined([block.packed for block in blocks])
+    if len(frame) * SAVED > utf8_bytes * (SAVED - 1):
+        return _as_it_is(np.frombuffer(b"".join(block.utf8 for block in blocks), np.uint8))
+    return struct.pack("<q", utf8_bytes) + frame
+
+
+def _buffer(stream: bytes, body: int, place: Sequence[int], *, packed: bool) -> bytes:
+    """What a buffer holds. Raises ValueError where it is damaged."""
+    at, length = place
+    buffer = stream[body + at : body + at + length]
+    if len(buffer) != length:
+        raise ValueError(f"expected a buffer of {length} bytes, found {len(buffer)}")
+    if not packed or not buffer:
+        return buffer
+    if length < len(_AS_IT_IS):
+        raise ValueError(f"expected a buffer's length before it, found {length} bytes")
+    (size,) = struct.unpack_from("<q", buffer)
+    return buffer[8:] if size < 0 else lz4_frame.decompress(buffer[8:], size)
 
 
 def _offsets(blocks: Sequence[NameBlock]) -> npt.NDArray[np.int32]:

@@ -1,6 +1,7 @@
 """The names of signals as they travel: their bytes, lengths and hashes, made once and used in every record.
 
-Invariant: `utf8` is the names end to end, `lengths` and `hashes` have one entry a name, and nothing of it changes.
+Invariant: `utf8` is the names end to end and `packed` the same in LZ4, `lengths` and `hashes` have one entry a name, and
+nothing of it changes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telemetry.ledger import name_hash
+from telemetry.lz4_frame import blocks_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,12 +22,14 @@ class NameBlock:
 
     names    the signals, "equipment/point"
     utf8     all names, end to end
+    packed   the same as blocks of an LZ4 frame (telemetry.lz4_frame)
     lengths  (n,) int32, bytes of each name
     hashes   (n,) uint64, telemetry.ledger.name_hash of each
     """
 
     names: tuple[str, ...]
     utf8: bytes
+    packed: bytes
     lengths: npt.NDArray[np.int32]
     hashes: npt.NDArray[np.uint64]
 
@@ -36,4 +40,5 @@ def name_block(names: Sequence[str]) -> NameBlock:
     lengths = np.fromiter(map(len, spelled), np.int32, len(spelled))
     hashes = np.fromiter(map(name_hash, names), np.uint64, len(spelled))
     lengths.flags.writeable = hashes.flags.writeable = False
-    return NameBlock(tuple(names), b"".join(spelled), lengths, hashes)
+    utf8 = b"".join(spelled)
+    return NameBlock(tuple(names), utf8, blocks_of(utf8), lengths, hashes)

@@ -11,7 +11,8 @@ Headers of every record (all UTF-8 text):
     crc      8 hex digits: CRC-32 (zlib) of the value
 
 The value of `samples` has columns signal (dictionary<int32, utf8>), time (timestamp[us, UTC]), value (float64),
-quality (uint8). Any reader of Arrow can take it; extra columns of a later 1.x are ignored.
+quality (uint8); its buffers are compressed with LZ4, as Arrow does it. Any reader of Arrow can take it; extra columns of
+a later 1.x are ignored.
 
 Samples are written here with numpy alone and read by telemetry.arrow_read, which needs pyarrow: an edge only writes.
 """

@@ -146,6 +146,12 @@ async def test_a_superusers_restore_keeps_the_owner_and_anybody_elses_gives_all_
             pytest.raises(StoreError, match="make test_gone first"),
         ):
             restore(Settings(store=url), tmp_path / "backup", tools=TOOLS)
+        with fresh_database(plain_server.url, template=None) as url:
+            execute(url, f"ALTER DATABASE {database(url)} OWNER TO test_other")
+            restore(
+                login(url, "test_other"), tmp_path / "backup", tools=TOOLS
+            )  # who gives all to himself needs no owner
+            assert execute(url, owner_of) == [("test_other",)]
     finally:
         for role in ("test_owner", "test_other"):
             execute(plain_server.url, f"DROP ROLE {role}")
