@@ -102,7 +102,7 @@ def _listens(settings: Settings) -> bool:
     if settings.store != "embedded:" or not (folder := str(where.get("host") or "")).startswith("/"):
         return True
     with socket.socket(socket.AF_UNIX) as one:
-        one.settimeout(CONNECT_TIMEOUT_S)
+        one.setblocking(False)  # the event loop waits for nobody; one that is busy is somebody's
         try:
             one.connect(f"{folder}/.s.PGSQL.{where.get('port') or 5432}")
         except (FileNotFoundError, ConnectionRefusedError):
