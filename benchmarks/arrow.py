@@ -3,7 +3,7 @@
 Both make the same record of the same columns, compressed with LZ4, and pyarrow reads the same from both. "new names" is
 what a record costs whose names were never written before; "names at hand" is the steady state, where Vigil keeps each
 equipment's block and pyarrow its array of names. Beside it what the record costs later: its checksum (zlib) and its
-decoding, and both of the same record without compression.
+decoding, and both of the same record without compression. Last the same of the records of the ingest benchmark's fleets.
 
     python -m benchmarks.arrow [--json]
 """
@@ -23,8 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from benchmarks.ingest.edges import journal
+from benchmarks.ingest.fleet import Fleet
 from telemetry.arrow_read import NameTables, decode_samples
 from telemetry.arrow_stream import write_stream
+from telemetry.messages import Kind
 from telemetry.name_block import name_block
 
 SECONDS: Final = 0.5
@@ -39,6 +42,9 @@ SCHEMA: Final = pa.schema(
 )
 CASES: Final = ((1, 20), (50, 20), (250, 20), (50, 100), (500, 100))
 """(equipment, points of each): one reading of each."""
+FLEETS: Final = (1_000, 10_000, 100_000)
+"""Signals of the ingest benchmark's fleets."""
+FLEET_ROWS: Final = 1_000_000
 
 
 Columns = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.uint8]]
@@ -97,6 +103,7 @@ def measure() -> dict[str, Any]:
         "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, "
         f"pyarrow {pa.__version__}",
         "cases": cases,
+        "fleets": {f"{signals:,}": fleet_case(signals) for signals in FLEETS},
     }
 
 
@@ -127,6 +134,31 @@ def case(named: list[list[str]], columns: Columns) -> dict[str, float]:
     }
 
 
+def fleet_case(signals: int) -> dict[str, float]:
+    """Records of 10,000 rows as the ingest benchmark has edges make them, by sample, and the same without compression."""
+    fleet = Fleet(signals, 10 if signals >= 100_000 else 2, 10_000)
+    sent = journal(fleet, 1_795_000_000_000_000, fleet.seconds_for(FLEET_ROWS))
+    values = [one.record.value for one in sent if one.record.headers["kind"] == Kind.SAMPLES.encode()]
+    plain, rows, known = [], 0, NameTables()
+    for value in values:
+        batch = decode_samples(value, known)
+        columns = (batch.signal, batch.time_us, batch.value, batch.quality)
+        plain.append(by_pyarrow(pa.array(batch.names), columns, pa.ipc.IpcWriteOptions()))
+        agree(value, plain[-1])
+        rows += len(batch.signal)
+
+    def read(records: list[bytes]) -> float:
+        return cost_us(lambda: [(zlib.crc32(record), decode_samples(record, known)) for record in records])
+
+    return {
+        "rows": rows,
+        "bytes a sample": round(sum(map(len, values)) / rows, 1),
+        "checksum and decoding, ms a million": round(read(values) / rows * 1e3, 1),
+        "bytes a sample without compression": round(sum(map(len, plain)) / rows, 1),
+        "checksum and decoding without compression, ms a million": round(read(plain) / rows * 1e3, 1),
+    }
+
+
 def agree(ours: bytes, theirs: bytes) -> None:
     """pyarrow reads the same of both."""
     a, b = decode_samples(ours), decode_samples(theirs)
@@ -148,6 +180,8 @@ def main() -> None:
     print(f"{found['unit']}, {found['machine']}")
     for name, case in found["cases"].items():
         print(f"  {name:10}" + "   ".join(f"{key} {value:,}" for key, value in case.items()))
+    for name, case in found["fleets"].items():
+        print(f"  {name} signals: " + "   ".join(f"{key} {value:,}" for key, value in case.items()))
 
 
 if __name__ == "__main__":

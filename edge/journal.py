@@ -27,7 +27,7 @@ from edge.losses import Losses, losses_of
 from edge.own import Own, OwnThing
 from edge.spool import Spool
 from edge.spool_bounds import NoRoom
-from edge.thread import start_thread
+from edge.thread import fail, finish, start_thread
 from telemetry.messages import Event
 from telemetry.wire import Encoded
 
@@ -123,9 +123,9 @@ class Journal:
             try:
                 result = work(self.spool)
             except sqlite3.OperationalError as error:
-                loop.call_soon_threadsafe(_fail, future, error)
+                loop.call_soon_threadsafe(fail, future, error)
             else:
-                loop.call_soon_threadsafe(_finish, future, result)
+                loop.call_soon_threadsafe(finish, future, result)
 
         with self._condition:
             self._calls.append(run)
@@ -149,7 +149,7 @@ class Journal:
         future: asyncio.Future[None] = loop.create_future()
 
         def done() -> None:
-            loop.call_soon_threadsafe(_finish, future, None)
+            loop.call_soon_threadsafe(finish, future, None)
 
         held = Decoded()
         if last:
@@ -247,7 +247,7 @@ class Journal:
 
     def _ended(self, error: Exception | None) -> None:
         if error is not None and self._failed is not None:
-            _fail(self._failed, error)
+            fail(self._failed, error)
 
     # ---- on the thread
 
@@ -303,7 +303,8 @@ class Journal:
 
         Where the spool may refuse them, those that their senders keep come apart from the others.
         """
-        taken, total, self._prepared_s, keeps = [], 0, self._first_s, self._only()
+        taken, total, keeps = [], 0, self._only()
+        self._prepared_s = self._first_s
         left: deque[tuple[Source, Any, int]] = deque()
         while self._queue and total < TAKE:
             source, received, rows = self._queue.popleft()
@@ -388,13 +389,3 @@ class Journal:
             self.trouble(why)
         if why is None:
             self.committed.set()
-
-
-def _finish(future: asyncio.Future[Any], result: object) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any
 
 Ended = Callable[[Exception | None], None]
 """Told, on the event loop, that a thread has ended, and what it failed with."""
@@ -30,3 +31,15 @@ def start_thread(name: str, work: Callable[[], None], ended: Ended) -> threading
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def finish(future: asyncio.Future[Any], result: object) -> None:
+    """Gives a future its result, on the event loop; one that was cancelled or answered meanwhile stays as it is."""
+    if not future.done():
+        future.set_result(result)
+
+
+def fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    """Fails a future, on the event loop; one that was cancelled or answered meanwhile stays as it is."""
+    if not future.done():
+        future.set_exception(error)
