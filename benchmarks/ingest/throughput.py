@@ -117,7 +117,8 @@ def measure(case: Case) -> dict[str, Any]:
     if limits:
         result |= {"raw": medians(limits), "raw_runs": limits}
         pairs = [run["per_s"] / limit["per_s"] for run, limit in zip(runs, limits, strict=True)]
-        result["ratio"] = statistics.median(pairs)
+        whole = [run["whole_per_s"] / limit["per_s"] for run, limit in zip(runs, limits, strict=True)]
+        result["ratio"], result["whole_ratio"] = statistics.median(pairs), statistics.median(whole)
         result["ratios"] = [round(pair, 3) for pair in pairs]
     return result
 
@@ -157,6 +158,7 @@ def figures(run: Run, url: str, scraped: Sequence[dict[str, float]]) -> dict[str
     }
     return {
         "per_s": round(run.per_s),
+        "whole_per_s": round(run.whole_per_s),
         "slowest_10s_per_s": round(run.slowest()),
         "seconds": round(run.seconds, 2),
         "samples": run.stored[-1][1],
@@ -206,6 +208,8 @@ def shown(found: dict[str, Any]) -> str:
     """A run in one line for people."""
     cpu = " ".join(f"{who} {spent:.3f}" for who, spent in found["cpu_s_per_million"].items())
     told = f"{found['per_s'] / 1e6:.3f} M/s over {found['seconds']:.1f} s; CPU s a million: {cpu}; "
+    if "whole_per_s" in found:
+        told += f"with the last flush's wait {found['whole_per_s'] / 1e6:.3f} M/s; "
     told += f"{found['bytes_per_sample']:.2f} B a sample; flushes of {found['flush_rows']:,.0f}"
     if "database" in found:
         told += "; database " + ", ".join(f"{what} {share:.0%}" for what, share in found["database"].items())

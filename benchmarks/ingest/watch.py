@@ -1,7 +1,9 @@
 """A run, watched from outside: how many samples the database says are stored, and what every process has cost so far.
 
-The database's own offsets are asked, not ingest: they move in the transaction that holds the rows. Figures count from the
-first commit that is seen to the last, so neither start-up nor the way to the first commit is in them.
+The database's own offsets are asked, not ingest: they move in the transaction that holds the rows. Rates count from the
+first commit that is seen, so neither start-up nor the way to the first commit is in them, to the last under load: the very
+last flush finds the log empty and waits for company that never comes, up to 4 s (ingest/pace.py). Costs and the rate of the
+whole run have that one in them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ LOOK_EVERY_S: Final = 0.05
 LOGIN: Final = "vigil_bench"
 """What ingest logs in as."""
 COST_EVERY_S: Final = 1.0
+LEAST_COMMITS: Final = 3
 WINDOW_S: Final = 10.0
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
@@ -70,6 +73,8 @@ class Run:
 
     stored: list[tuple[float, int]] = field(default_factory=list)
     """(monotonic s, samples stored) whenever it had changed."""
+    idle: int = 0
+    """How many of the last commits were of flushes that had waited for company: one a writer."""
     looks: list[Look] = field(default_factory=list)
     peak_mb: float = 0.0
     waits: Counter[str] = field(default_factory=Counter)
@@ -80,25 +85,31 @@ class Run:
         return {what: round(n / self.waits.total(), 3) for what, n in self.waits.most_common(6)}
 
     @property
-    def seconds(self) -> float:
-        """From the first commit seen to the last."""
-        return self.stored[-1][0] - self.stored[0][0]
+    def loaded(self) -> Sequence[tuple[float, int]]:
+        """`stored` as long as the log had more; all of a run that is too short to tell."""
+        under_load = self.stored[: len(self.stored) - self.idle]
+        return under_load if len(under_load) >= LEAST_COMMITS else self.stored
 
     @property
-    def samples(self) -> int:
-        """Stored in that time."""
-        return self.stored[-1][1] - self.stored[0][1]
+    def seconds(self) -> float:
+        """From the first commit seen to the last under load."""
+        return self.loaded[-1][0] - self.loaded[0][0]
 
     @property
     def per_s(self) -> float:
-        """Samples a second."""
-        return self.samples / self.seconds
+        """Samples a second under load."""
+        return (self.loaded[-1][1] - self.loaded[0][1]) / self.seconds
+
+    @property
+    def whole_per_s(self) -> float:
+        """Samples a second from the first commit seen to the very last, with the last flush's wait in it."""
+        return (self.stored[-1][1] - self.stored[0][1]) / (self.stored[-1][0] - self.stored[0][0])
 
     def slowest(self, window_s: float = WINDOW_S) -> float:
         """Samples a second in the slowest stretch of that length; over all of a run that is not twice as long."""
         if self.seconds < 2 * window_s:
             return self.per_s
-        ends = [at for at, _ in self.stored if at - self.stored[0][0] >= window_s]
+        ends = [at for at, _ in self.loaded if at - self.stored[0][0] >= window_s]
         return min((self.at(end) - self.at(end - window_s)) / window_s for end in ends)
 
     def at(self, moment_s: float) -> int:
@@ -125,7 +136,7 @@ class Watch:
 
     def __init__(self, url: str, filled: Filled, roots: Mapping[str, int], writers: Sequence[int]) -> None:
         """`url` of the superuser; `roots` first process of each tree; `writers` process ids of ingest."""
-        self.run = Run()
+        self.run = Run(idle=len(writers))
         self._url, self._filled, self._roots, self._writers = url, filled, roots, writers
         self._failure: BaseException | None = None
         self._over = threading.Event()

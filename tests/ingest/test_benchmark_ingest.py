@@ -142,8 +142,8 @@ def test_an_offset_says_how_many_samples_lie_before_it_and_one_beyond_the_end_sa
     assert filled.before({1: 2}) == 10
 
 
-def a_run(*stored: tuple[float, int]) -> Run:
-    run = Run(stored=list(stored))
+def a_run(*stored: tuple[float, int], idle: int = 0) -> Run:
+    run = Run(stored=list(stored), idle=idle)
     for at, samples in stored:
         run.looks.append(Look(at, samples, {"ingest": at / 2, "postgres": at}, 100.0 + at))
     return run
@@ -154,6 +154,14 @@ def test_a_rate_counts_from_the_first_commit_seen_so_the_way_to_it_is_not_in_it(
     assert run.per_s == 1_000
     assert run.at(11.5) == 1_500
     assert run.at(9.0) == 0
+
+
+def test_the_last_flush_of_each_writer_waits_for_company_so_it_is_not_load() -> None:
+    commits = ((0.0, 100), (1.0, 1_100), (2.0, 2_100), (6.0, 2_200))
+    run = a_run(*commits, idle=1)
+    assert (run.per_s, run.seconds) == (1_000, 2.0)
+    assert run.whole_per_s == 350
+    assert a_run(*commits, idle=2).per_s == a_run(*commits).per_s == 350, "too few commits to leave any out"
 
 
 def test_the_slowest_stretch_is_found_wherever_it_lies() -> None:
