@@ -1,4 +1,5 @@
-"""When a flush leaves: by rows, bytes and age, so that a fleet of any size is fresh, and its segments are well filled. Pure.
+"""How much is fetched, and when a flush leaves: by rows, bytes and age, so that a fleet of any size is fresh, and its
+segments are well filled. Pure.
 
 Direct Compress writes a segment for each signal of a flush: the more rows a signal has in it, the faster and the smaller.
 So a flush waits for more rows the more signals there are, within bounds of memory and age. `python -m benchmarks.ingest`
@@ -15,7 +16,14 @@ MIN_ROWS: Final = 500_000
 MAX_ROWS: Final = 4_000_000
 """With records, sorted columns and what sorting needs some 70 bytes a row, of three flushes at a time."""
 MAX_BYTES: Final = 224 << 20
-"""Of records: those of a large fleet repeat their names, some 50 bytes a sample."""
+"""Of records, compressed or not: 6 to 50 bytes a sample."""
+
+FETCH_RECORDS: Final = 2_000
+FETCH_BYTES: Final = 16 << 20
+FETCH_ROWS: Final = 500_000
+"""About how much is fetched at once; a flush is larger than it should be by so much at most, and what is being decoded."""
+FIRST_RECORDS: Final = 16
+"""Fetched before anything is known of their size."""
 
 YOUNG_S: Final = 0.05
 """Age of a flush while the fleet is small: the console is live."""
@@ -43,3 +51,8 @@ class Pace:
         if rows <= BUSY_ROWS_PER_S * max(age_s, YOUNG_S):
             return YOUNG_S
         return min(max(self.signals / SIGNALS_A_SECOND, OLD_S), OLDEST_S)
+
+
+def records_to_fetch(*, size: float, rows: float) -> int:
+    """How many records to fetch when those before had so many bytes and rows each."""
+    return int(max(min(FETCH_BYTES / (size + 1), FETCH_ROWS / (rows + 1), FETCH_RECORDS), 1))

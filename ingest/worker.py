@@ -22,7 +22,7 @@ from ingest.events import FromEdge, insert_events, own_event
 from ingest.flush import Flush
 from ingest.latest import Latest
 from ingest.online import Change
-from ingest.pace import Pace
+from ingest.pace import FIRST_RECORDS, Pace, records_to_fetch
 from ingest.transaction import SERVICE, Job
 from ingest.writer import Faulty, Writer
 from telemetry.errors import LogDiscontinuity
@@ -38,9 +38,6 @@ log = structlog.get_logger()
 
 Connection = psycopg.AsyncConnection[Any]
 
-FETCH_RECORDS: Final = 2_000
-FETCH_BYTES: Final = 16 << 20
-"""About how much is fetched at once: how many records that is follows from the last ones' size."""
 IDLE_WAIT_S: Final = 0.25
 """So often, at least, it is looked whether the flush is due after all, and whether to stop."""
 BUSY_WAIT_S: Final = 0.01
@@ -64,7 +61,7 @@ class Worker:
         self._writer = Writer(settings, connection, side, _frozen_watch(settings), timescale=timescale)
         self._reader: Reader | None = None
         self._decoder = Decoder()
-        self._fetch_records = 16
+        self._fetch_records = FIRST_RECORDS
         self._unstored = 0
         self._pending = Flush()
         self._pending_since_s = 0.0
@@ -173,8 +170,6 @@ class Worker:
         await self._decoded()
         if not records:
             return
-        size = sum(len(record.value) for record in records) // len(records)
-        self._fetch_records = min(max(FETCH_BYTES // (size + 1), 16), FETCH_RECORDS)
         kept = [record for record in records if record.partition not in self._stopped]
         self._unstored += len(kept)
         self._decoding = asyncio.create_task(asyncio.to_thread(self._decoder.read, kept), name="decode")
@@ -185,7 +180,12 @@ class Worker:
             decoding, self._decoding = self._decoding, None
             if not self._pending.readings:
                 self._pending_since_s = time.monotonic()
-            self._pending.add(await decoding)
+            readings = await decoding
+            self._pending.add(readings)
+            if readings:
+                size = sum(len(reading.record.value) for reading in readings) / len(readings)
+                rows = sum(reading.samples for reading in readings) / len(readings)
+                self._fetch_records = records_to_fetch(size=size, rows=rows)
 
     def _wait_s(self) -> float:
         if self._decoding is not None:

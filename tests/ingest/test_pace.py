@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.pace import BUSY_ROWS_PER_S, MAX_BYTES, MAX_ROWS, MIN_ROWS, OLD_S, OLDEST_S, YOUNG_S, Pace
+from ingest.pace import (
+    BUSY_ROWS_PER_S,
+    FETCH_BYTES,
+    FETCH_RECORDS,
+    FETCH_ROWS,
+    MAX_BYTES,
+    MAX_ROWS,
+    MIN_ROWS,
+    OLD_S,
+    OLDEST_S,
+    YOUNG_S,
+    Pace,
+    records_to_fetch,
+)
 
 SIGNALS = st.integers(0, 10_000_000)
 
@@ -51,3 +64,24 @@ def test_a_load_that_ends_lets_the_flush_go() -> None:
     pace = Pace(1_000_000)
     assert pace.patience_s(30_000, 0.1) == OLDEST_S
     assert pace.patience_s(30_000, 1.5) == YOUNG_S
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "records"),
+    [
+        (225_000, 10_000, 49),  # rows are the bound
+        (54_000, 10_000, 49),  # the same rows, compressed: not four times as many
+        (1_000_000, 1_000, 16),  # bytes are
+        (300, 0, FETCH_RECORDS),  # heartbeats
+        (64 << 20, 4_000_000, 1),
+    ],
+)
+def test_so_many_records_are_fetched_as_rows_and_bytes_allow(size: float, rows: float, records: int) -> None:
+    assert records_to_fetch(size=size, rows=rows) == records
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9))
+def test_a_fetch_is_never_nothing_and_never_beyond_its_bounds_but_for_one_record(size: float, rows: float) -> None:
+    records = records_to_fetch(size=size, rows=rows)
+    assert 1 <= records <= FETCH_RECORDS
+    assert records == 1 or (records * size <= FETCH_BYTES and records * rows <= FETCH_ROWS)

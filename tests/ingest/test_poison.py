@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from ingest import pace, transaction, worker, writer
+from ingest import pace, transaction, writer
 from ingest.audit import audit
 from ingest.service import run
 from ingest.transaction import Job, Outcome
@@ -49,7 +49,7 @@ class Counting:
         monkeypatch.setattr(writer, "write", counted)
         monkeypatch.setattr(pace, "YOUNG_S", 1.5)
         monkeypatch.setattr(pace, "OLD_S", 1.5)
-        monkeypatch.setattr(worker, "FETCH_RECORDS", RECORDS)
+        monkeypatch.setattr(pace, "FETCH_RECORDS", RECORDS)
 
 
 @pytest.fixture
