@@ -7,15 +7,20 @@ is not trimmed in between; `gaps` says so where it was.) A copy is one reading t
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from ingest.backup_manifest import LogPart, Place, sync
 from telemetry.errors import LogUnavailable
 from telemetry.log.protocol import TOPICS
+
+RESTORING: Final = ".restoring"
+"""What the name of a log's directory ends with until it is whole."""
 
 
 def topic_files(directory: Path) -> list[Path]:
@@ -52,19 +57,43 @@ def gaps(parts: Iterable[LogPart], positions: Sequence[Place]) -> list[str]:
 
 
 def restore_log(folder: Path, directory: Path) -> bool:
-    """Puts the copies into an empty log's place. False, and nothing done, where a log is there already: it goes on."""
-    if topic_files(directory):
+    """Puts the copies into an empty log's place. False, and nothing done, where a log is there already: it goes on.
+
+    All of it or nothing: the topics are copied beside the log's directory, which then gets its name by one rename, so a
+    restore that is killed anywhere is run again. Raises OSError (where the directory is a mount point, say); sqlite3.Error.
+    """
+    place = directory.resolve()
+    if topic_files(place):
         return False
-    directory.mkdir(parents=True, exist_ok=True)
-    for path in topic_files(folder):
-        half = directory / f"{path.name}.restoring"
-        shutil.copyfile(path, half)
-        with closing(sqlite3.connect(half, isolation_level=None)) as made:
-            made.execute("PRAGMA journal_mode = WAL")
-        sync(half)
-        half.rename(directory / path.name)
-    sync(directory)
+    half = place.with_name(place.name + RESTORING)
+    _copy_topics(folder, half)
+    if place.exists():
+        _out_of_the_way(place)
+    half.rename(place)
+    sync(place.parent)
     return True
+
+
+def _copy_topics(folder: Path, half: Path) -> None:
+    """The folder `half`, with every topic in it, on the disk. What a killed restore left there is cleared away."""
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    for path in topic_files(folder):
+        copy = half / path.name
+        shutil.copyfile(path, copy)
+        with closing(sqlite3.connect(copy, isolation_level=None)) as made:
+            made.execute("PRAGMA journal_mode = WAL")
+        sync(copy)
+    sync(half)
+
+
+def _out_of_the_way(place: Path) -> None:
+    """A directory without a topic: empty, or with lock files and what is left of a log, of which nothing is deleted."""
+    if next(place.iterdir(), None) is None:
+        place.rmdir()
+        return
+    names = (place.with_name(f"{place.name}.before-restore-{n}") for n in itertools.count(1))
+    place.rename(next(name for name in names if not name.exists()))
 
 
 def _parts(made: sqlite3.Connection) -> list[LogPart]:

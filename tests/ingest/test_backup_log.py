@@ -186,7 +186,7 @@ async def test_a_copy_of_the_log_is_one_moment_of_it_while_it_is_written(plain_s
         await until(lambda: count(copied) == 10 * end, what="every record of the copy")
         place = "SELECT next FROM store.log_position WHERE topic = %s"
         assert execute(copied.store, place, (TELEMETRY,)) == [(end,)]
-    assert not list((copied.state_dir / "log").glob("*.restoring"))
+    assert not list(copied.state_dir.glob("*.restoring"))
 
 
 def test_a_place_that_the_log_does_not_continue_is_said() -> None:
