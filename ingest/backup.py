@@ -13,8 +13,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from ingest.backup_contents import applied_migrations, contents, owners, positio
 from ingest.backup_jobs import put_off
 from ingest.backup_log import copy_log, gaps
 from ingest.backup_manifest import DUMP, FORMAT, LOG, LogPart, Manifest, Place, sums, sync
-from ingest.backup_tools import Tools
+from ingest.backup_tools import Running, Tools
 from ingest.migrate import LOCK
 from telemetry.errors import StateLocked, StoreError, StoreUnavailable
 from telemetry.settings import Settings
@@ -40,6 +41,9 @@ Connection = psycopg.Connection[Any]
 
 LOCK_WAIT: Final = "60s"
 """How long a backup waits for a table that somebody holds for himself: pg_dump, and the counting beside it."""
+LOOK_EVERY_S: Final = 0.2
+"""How often is looked whether pg_dump still does its work, while the counting goes on."""
+CANCEL_WITHIN_S: Final = 10.0
 PARTIAL: Final = ".partial"
 _DUMP_ARGUMENTS: Final = (
     "--format=directory",
@@ -96,7 +100,8 @@ def _fill(folder: Path, settings: Settings, snapshot: _Snapshot, tools: Tools) -
         ]
         dump = tools.start(path, arguments, conninfo(settings))
         try:
-            tables = contents(connection)
+            with _broken_off_with(dump, connection):
+                tables = contents(connection)
             dump.wait()
         finally:
             dump.end()
@@ -116,6 +121,31 @@ def _fill(folder: Path, settings: Settings, snapshot: _Snapshot, tools: Tools) -
         log=parts,
         files=_settled(folder),
     )
+
+
+@contextmanager
+def _broken_off_with(dump: Running, connection: Connection) -> Iterator[None]:
+    """While the body counts: where the dump fails, the counting is cancelled, and what the dump said is raised at once."""
+    done = threading.Event()
+    watching = threading.Thread(target=_watch, args=(dump, connection, done), name="backup-dump", daemon=True)
+    watching.start()
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        if dump.failed():
+            dump.wait()
+        raise
+    finally:
+        done.set()
+        watching.join()
+
+
+def _watch(dump: Running, connection: Connection, done: threading.Event) -> None:
+    """Cancels again and again: one that comes between two statements changes nothing."""
+    while not done.wait(LOOK_EVERY_S):
+        if dump.failed():
+            with suppress(psycopg.Error):  # the counting learns by itself that its connection is gone
+                connection.cancel_safe(timeout=CANCEL_WITHIN_S)
 
 
 def _copy_log(settings: Settings, folder: Path, places: Sequence[Place]) -> tuple[LogPart, ...]:

@@ -86,6 +86,10 @@ class Running:
                 text = self._words.read().decode(errors="replace").strip()[-_LAST_WORDS:]
                 raise StoreError(f"{self._name}: ended with {status}: {text}")
 
+    def failed(self) -> bool:
+        """Whether it ended without having done its work."""
+        return bool(self._process.poll())
+
     def end(self) -> None:
         """Ends it where it still runs."""
         if self._process.poll() is None:

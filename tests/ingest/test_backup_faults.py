@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -78,6 +80,47 @@ def test_a_dump_waits_for_a_table_no_longer_than_the_counting_does(
     monkeypatch.setattr("ingest.backup.contents", lambda connection: {})
     with held(plain_store), pytest.raises(StoreError, match=r"pg_dump: ended with 1: (.|\n)*due to statement timeout"):
         backup(plain_store, tmp_path / "backup", tools=TOOLS)
+
+
+def test_what_a_dump_that_failed_says_is_told_at_once_and_not_when_all_is_counted(
+    plain_store: Settings, tmp_path: Path
+) -> None:
+    """The counting stands before a table that is held for far longer than this test may take."""
+    script = tmp_path / "tools" / "pg_dump"
+    script.parent.mkdir()
+    script.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "pg_dump (PostgreSQL) 99.1" && exit\necho no room >&2\nexit 3\n'
+    )
+    script.chmod(0o755)
+
+    class Only(Tools):
+        """Not the ones that are here."""
+
+        __slots__ = ()
+
+        def find(self, name: str, major: int) -> tuple[Path, int]:
+            return self.directories[0] / name, major
+
+    began = time.monotonic()
+    with held(plain_store), pytest.raises(StoreError, match=r"^pg_dump: ended with 3: no room$"):
+        backup(plain_store, tmp_path / "backup", tools=Only([script.parent]))
+    assert time.monotonic() - began < 30 < float(LOCK_WAIT.removesuffix("s"))
+    assert names(tmp_path) == ["tools"]
+
+
+def test_counting_that_somebody_else_cancels_is_not_taken_for_a_failed_dump(
+    plain_store: Settings, tmp_path: Path
+) -> None:
+    cancel = (
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'vigil backup' AND wait_event_type = 'Lock'"
+    )
+    with held(plain_store), ThreadPoolExecutor(1) as thread:
+        making = thread.submit(backup, plain_store, tmp_path / "backup", tools=TOOLS)
+        eventually(lambda: execute(plain_store.store, cancel), what="it counts")
+        with pytest.raises(StoreUnavailable, match="canceling statement due to user request"):
+            making.result(30)
+    assert names(tmp_path) == []
 
 
 def test_a_backup_that_loses_its_snapshot_ends_its_dump(plain_store: Settings, tmp_path: Path) -> None:
