@@ -132,22 +132,37 @@ async def _refuse_newer(connection: Connection) -> None:
 
 
 async def _until_stopped(running: Any, stop: asyncio.Event) -> None:
-    """Runs until done; once told to stop it has STOP_WITHIN_S to finish, then it is cancelled (nothing is lost by it)."""
+    """Runs until done; once told to stop it has STOP_WITHIN_S to finish, then it is cancelled (nothing is lost by it).
+
+    Raises what it ended with. What it ends with after it was cancelled is logged only: whoever cancelled has a reason.
+    """
     task = asyncio.ensure_future(running)
     told = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             await asyncio.wait([task], timeout=STOP_WITHIN_S)
-        if task.done():
-            task.result()
-        else:
+        if not task.done():
             log.warning("stopped in mid-transaction", why=f"not done within {STOP_WITHIN_S} s of the signal")
+            await _cancelled(task)
+            return
+    except asyncio.CancelledError:
+        await _cancelled(task)
+        raise
     finally:
         told.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=STOP_WITHIN_S)
+    task.result()
+
+
+async def _cancelled(task: asyncio.Future[Any]) -> None:
+    task.add_done_callback(_say_end)
+    task.cancel()
+    await asyncio.wait([task], timeout=STOP_WITHIN_S)
+
+
+def _say_end(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("failed while it was stopped", why=f"{type(error).__name__}: {str(error).strip()}")
 
 
 async def _tend(settings: Settings, worker: Worker) -> None:
