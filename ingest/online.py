@@ -10,7 +10,7 @@ for a new one must not speak again later.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ Connection = psycopg.AsyncConnection[Any]
 
 SILENT_S: Final = 15.0
 """An edge whose last heartbeat is older than this by the wall clock is silent: its equipment is offline."""
+
+
+_NOBODY: Final[Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +127,21 @@ class Online:
         for edge in self._edges.values():
             edge.heard = False
 
-    def silent(self, now_us: int, *, alone: bool = True) -> list[Change]:
+    def unheard(self, now_us: int) -> list[str]:
+        """Edges that this worker has not heard and that are silent by what it knows: another may know better."""
+        return [name for name, edge in self._edges.items() if not edge.heard and self._is_over(edge, now_us)]
+
+    def silent(self, now_us: int, *, also: Mapping[str, int] = _NOBODY) -> list[Change]:
         """Changes to offline of all equipment of edges that fell silent. For a worker that is not behind the log.
 
-        `alone`: it reads every edge. If not, only those that it has heard are its to judge.
+        The edges that it has heard are its to judge, and those of `also` (edge → heartbeat in the store, µs since
+        1970): nobody else reads their partitions.
         """
         changes = []
+        for name in also.keys() & self._edges.keys():
+            self._edges[name].heartbeat_us = max(self._edges[name].heartbeat_us, also[name])
         for name, edge in self._edges.items():
-            if edge.silent or not (alone or edge.heard) or now_us - edge.heartbeat_us < SILENT_S * 1e6:
+            if not (edge.heard or name in also) or not self._is_over(edge, now_us):
                 continue
             edge.silent = True
             owned = [equipment for equipment in edge.equipments if self._owner.get(equipment, name) == name]
@@ -141,6 +151,9 @@ class Online:
                     changes.append(Change(equipment, name, False, edge.heartbeat_us, edge.heartbeat_us))
             self._release(name, owned)
         return changes
+
+    def _is_over(self, edge: _Edge, now_us: int) -> bool:
+        return not edge.silent and now_us - edge.heartbeat_us >= SILENT_S * 1e6
 
     def _is_ahead(self, heartbeat: Heartbeat, newest_us: int) -> bool:
         if heartbeat.time_us <= newest_us:
@@ -199,6 +212,16 @@ class Online:
             self._online[equipment] = online
             moment = heartbeat.time_us if since_us is None else min(since_us, heartbeat.time_us)
             seen.changes.append(Change(equipment, heartbeat.edge, online, moment, heartbeat.time_us))
+
+
+async def heartbeats(connection: Connection, edges: Sequence[str]) -> dict[str, int]:
+    """The last heartbeat of each of these edges that any worker has stored, µs since 1970. Raises psycopg.Error."""
+    cursor = await connection.execute(
+        "SELECT edge, (extract(epoch FROM greatest(heartbeat, '1970-01-01+00')) * 1000000)::bigint FROM store.edge"
+        " WHERE edge = ANY (%s)",
+        ([*edges],),
+    )
+    return dict(await cursor.fetchall())
 
 
 async def write_online(connection: Connection, seen: Seen) -> None:

@@ -21,7 +21,7 @@ from ingest.decode import Decoder, Reading
 from ingest.events import FromEdge, insert_events, own_event
 from ingest.flush import Flush
 from ingest.latest import Latest
-from ingest.online import Change
+from ingest.online import Change, heartbeats
 from ingest.pace import FIRST_RECORDS, Pace, records_to_fetch
 from ingest.transaction import SERVICE, Job
 from ingest.writer import Faulty, Writer
@@ -112,15 +112,16 @@ class Worker:
     async def silent(self, connection: Connection) -> Sequence[Change]:
         """Changes of equipment whose edge fell silent, by the wall clock. For a worker without lag.
 
-        Of several workers each judges the edges that it hears; only one that has every partition can know of the others.
+        Of several workers each judges the edges that it hears, and those that nobody hears whose partition it has. The
+        store's heartbeat decides about the latter: after partitions were added an edge goes on in its old one for minutes.
         """
-        mine = [partition for partition in self._writer.expected if partition.topic == TELEMETRY]
-        cursor = await connection.execute(
-            "SELECT count(*) FROM store.log_position WHERE service = %s AND topic = %s", (SERVICE, TELEMETRY)
-        )
-        row = await cursor.fetchone()
-        alone = bool(mine) and row is not None and row[0] == len(mine)
-        return self._writer.online.silent(self._clock.now_us(), alone=alone)
+        online = self._writer.online
+        unheard = online.unheard(self._clock.now_us())
+        homes = await self._the_reader.homes(TELEMETRY, [edge.encode() for edge in unheard]) if unheard else []
+        homes_of = {edge: home for edge, home in zip(unheard, homes, strict=True) if home in self._writer.expected}
+        known = await heartbeats(connection, [*homes_of]) if homes_of else {}
+        still_mine = {edge: us for edge, us in known.items() if homes_of[edge] in self._writer.expected}
+        return online.silent(self._clock.now_us(), also=still_mine)
 
     # ---- Assignment
 

@@ -238,6 +238,15 @@ class EmbeddedReader:
         """See Reader."""
         await self._worker.call(partial(self._commit, dict(positions)))
 
+    async def homes(self, topic: str, keys: Sequence[bytes]) -> Sequence[Partition]:
+        """See Reader."""
+
+        def places() -> list[Partition]:
+            file = self._file(Partition(topic, 0))
+            return [Partition(topic, file.partition_of(key)) for key in keys]
+
+        return await self._worker.call(places)
+
     async def committed(self, partition: Partition) -> int | None:
         """How far the group said it is."""
         found = await self._worker.call(lambda: self._file(partition).committed(self._group))

@@ -25,6 +25,7 @@ from aiokafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
+from aiokafka.partitioner import DefaultPartitioner
 
 from telemetry.errors import LogDiscontinuity, LogUnavailable
 from telemetry.log.kafka_access import ANSWER_S, Access, connecting, translated
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+_PARTITIONER: Final = DefaultPartitioner()
 PROBE_S: Final = 5.0
 """A reader that gets nothing asks so often whether the broker is there at all."""
 
@@ -202,6 +204,13 @@ class KafkaReader:
         """See Reader."""
         bounds = await self._bounds(list(self._positions))
         return sum(max(0, bounds[p].end - offset) for p, offset in self._positions.items() if p in bounds)
+
+    async def homes(self, topic: str, keys: Sequence[bytes]) -> Sequence[Partition]:
+        """See Reader. Producers are Vigil's: aiokafka's own choice, which is that of Kafka's clients."""
+        numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
+        if not numbers:
+            raise LogUnavailable(f"{topic}: its partitions are not known yet")
+        return [Partition(topic, _PARTITIONER(key, numbers, numbers)) for key in keys]
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         """See Reader. A commit that a rebalance overtakes is left out: it is information only."""

@@ -140,6 +140,10 @@ class Reader(Protocol):
         """Records that the log holds beyond this reader's place, over its partitions."""
         ...
 
+    async def homes(self, topic: str, keys: Sequence[bytes]) -> Sequence[Partition]:
+        """The partition of each key, one for one: where its next record goes. Raises LogUnavailable."""
+        ...
+
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         """Says that everything before these offsets is processed."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from typing import Final
 
 import psycopg
 from prometheus_client import REGISTRY
@@ -112,17 +113,37 @@ def test_what_its_owner_gives_up_or_falls_silent_about_another_edge_may_tell() -
 # ---- silence
 
 
-def test_of_several_workers_each_judges_only_the_edges_that_it_hears() -> None:
+def two_edges() -> Online:
+    """What a worker knows that heard one edge, and read of the other one in the store."""
     online = Online()
     heard(online, "mine", 10, "a")
-    online._edges["other"] = online._edges["mine"].__class__(1, 0, 10 * S, equipments=("b",))  # as from the store
+    online._edges["other"] = online._edges["mine"].__class__(1, 0, 10 * S, equipments=("b",))
     online._online["b"] = True
-    late = round((11 + SILENT_S) * S)
-    assert [c.equipment for c in online.silent(late, alone=False)] == ["a"]
-    assert [c.equipment for c in online.silent(late, alone=True)] == ["b"]
+    return online
+
+
+LATE: Final = round((11 + SILENT_S) * S)
+
+
+def test_of_several_workers_each_judges_only_the_edges_that_it_hears() -> None:
+    online = two_edges()
+    assert [c.equipment for c in online.silent(LATE)] == ["a"]
     heard(online, "mine", 40, "a")
     online.forget_heard()
-    assert online.silent(late * 2, alone=False) == []
+    assert online.silent(LATE * 3) == []
+    assert online.unheard(LATE * 3) == ["mine", "other"]
+
+
+def test_an_edge_that_nobody_hears_is_judged_by_the_stores_heartbeat_by_whoever_has_its_partition() -> None:
+    online = two_edges()
+    assert online.unheard(round((10 + SILENT_S) * S) - 1) == []
+    assert online.unheard(LATE) == ["other"]
+    just_now = {"other": LATE - S}
+    assert [c.equipment for c in online.silent(LATE, also=just_now)] == ["a"], "another worker has heard it since"
+    assert online.unheard(LATE) == [], "and that is remembered"
+    last = {"other": LATE - S, "gone meanwhile": 0}
+    assert [(c.equipment, c.since_us) for c in online.silent(LATE * 2, also=last)] == [("b", LATE - S)]
+    assert online.silent(LATE * 3, also=last) == [], "told once"
 
 
 async def test_a_service_that_was_down_for_an_hour_catches_up_without_calling_anybody_offline(
@@ -156,6 +177,25 @@ def waits_for_a_lock(store: Settings) -> bool:
 
 def lag() -> float | None:
     return REGISTRY.get_sample_value("vigil_ingest_lag_records")
+
+
+async def test_edges_that_died_while_every_worker_was_down_are_called_offline_by_the_one_of_their_partition(
+    plain_store: Settings,
+) -> None:
+    """Their last heartbeats are so old that they are silent when both workers have their share."""
+    store = plain_store.model_copy(update={"log_partitions": 4})
+    async with producing(store) as producer, AsyncExitStack() as workers:
+        edges = [Edge(producer, f"edge-{n}") for n in range(6)]
+        async with ingesting(store):
+            for edge in edges:
+                await edge.send_heartbeat([f"{edge.name}-unit"], time_us=now_us() - 9 * S)
+                await until_stored(store, edge)
+        for _ in range(2):
+            await workers.enter_async_context(ingesting(store))
+        await until(
+            lambda: execute(store.store, "SELECT count(*) FROM store.equipment_online WHERE NOT online") == [(6,)],
+            what="all six are offline",
+        )
 
 
 async def test_two_workers_call_nobody_offline_whom_the_other_one_hears(plain_store: Settings) -> None:

@@ -89,6 +89,8 @@ async def test_records_of_a_key_come_back_in_the_order_sent_under_growing_offset
         assert sorted(r.offset for r in mine) == [r.offset for r in mine]
     assert len({(r.partition, r.offset) for r in records}) == 200
     assert len({r.partition for r in records}) > 1, "keys spread"
+    homes = await reader.homes(topic, [r.key for r in records])
+    assert [*homes] == [r.partition for r in records], "where a key's records go is known beforehand"
     await reader.close()
     await producer.close()
 

@@ -207,6 +207,9 @@ class Held:
     async def lag(self) -> int:
         raise NotImplementedError
 
+    async def homes(self, topic: str, keys: Sequence[bytes]) -> Sequence[Partition]:
+        raise NotImplementedError
+
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         raise NotImplementedError
 
