@@ -22,6 +22,7 @@ from ingest.decode import Reading, Refused, read
 from ingest.events import FromEdge, insert_events, upsert_findings
 from ingest.flush import NOTHING, Prepared, batches, prepare
 from ingest.latest import write_latest
+from ingest.ledgers import impossible
 from ingest.refused import DeadLetter, book_dead, cells_of, rows_of
 from ingest.register import apply_registry
 from ingest.signals import SignalTable
@@ -238,6 +239,8 @@ class _Replay:
                 raise _StillRefused("future: the registry is of a time that has not come")
             events += await apply_registry(self._connection, content)
         elif isinstance(content, Ledger):
+            if (why := impossible(content, reading.identity)) is not None:
+                raise _StillRefused(f"ledger: {why}")
             accounts.ledger(content)
         elif isinstance(content, tuple):
             events += [FromEdge(item, edge) for item in content if isinstance(item, Event)]

@@ -27,7 +27,8 @@ class Refused:
     """Why a record, or some rows of it, cannot be stored."""
 
     reason: str
-    """A stable slug: headers, schema-version, kind, crc, arrow, columns, json, count, future, too-old, name."""
+    """A stable slug: headers, schema-version, kind, crc, arrow, columns, json, count, future, too-old, name,
+    ledger."""
     detail: str
 
 

@@ -15,6 +15,7 @@ import psycopg
 
 from telemetry.messages import Ledger, LedgerEntry
 from telemetry.pg_array import Int8s, Times
+from telemetry.wire import Identity
 
 Connection = psycopg.AsyncConnection[Any]
 Key = tuple[str, int]
@@ -23,6 +24,9 @@ Row = tuple[str, int, str, int]
 """(edge, epoch, equipment, hour_us)."""
 
 MODULUS: Final = 1 << 64
+NOTHING_COVERED: Final = -1
+SEQ_END: Final = 1 << 62
+"""Records' numbers are less (ingest.decode)."""
 _FIRST_US: Final = -62_135_596_800_000_000
 _LAST_US: Final = 253_370_764_800_000_000
 
@@ -41,6 +45,24 @@ class Bookings:
 def clamped(moment_us: int) -> int:
     """The nearest time that a calendar holds (years 1 to 9998), in µs since 1970."""
     return min(max(moment_us, _FIRST_US), _LAST_US)
+
+
+def impossible(ledger: Ledger, identity: Identity | None) -> str | None:
+    """Why no edge can have said this, for the dead letters; None where one can.
+
+    A ledger is journaled after the records that it covers, so one of the epoch that it comes under covers records before
+    itself only. Of an earlier epoch (what an edge left when it was killed) there is no such bound: its records may still come,
+    in another partition. But no record has a seq of 2^62 or more (ingest.decode), and a ledger that said so would take with it
+    what stands in the books under such numbers (ingest.accounts.DROPPED).
+    """
+    if identity is not None and ledger.edge != identity.edge:
+        return f"edge: expected {identity.edge}, which sent it, found {ledger.edge:.200}"
+    own = identity is not None and ledger.epoch == identity.epoch
+    end = identity.seq if identity is not None and own else SEQ_END
+    if not NOTHING_COVERED <= ledger.through < end:
+        what = "its own seq" if own else "2^62"
+        return f"through: expected {NOTHING_COVERED} or more and less than {end} ({what}), found {ledger.through}"
+    return None
 
 
 def bookings(ledgers: Sequence[Ledger], through: Mapping[Key, int]) -> Bookings:

@@ -19,6 +19,7 @@ from ingest.copying import copy_rows
 from ingest.decode import Content, Reading, Refused
 from ingest.events import FromEdge, insert_events, own_event, upsert_findings
 from ingest.flush import Batch, Prepared, prepare
+from ingest.ledgers import impossible
 from ingest.online import Online, Seen, write_online
 from ingest.refused import DeadLetter, insert_dead, whole
 from ingest.register import apply_registry
@@ -115,7 +116,7 @@ async def _apply(
     findings: list[Finding] = []
     dead = [*outcome.prepared.dead]
     for reading in fresh:
-        content, identity = _not_ahead(reading.content, newest_us), reading.identity
+        content, identity = _checked(reading, newest_us), reading.identity
         if isinstance(content, Refused) or identity is None:
             refused = content if isinstance(content, Refused) else Refused("headers", "an impossible identity")
             letter = whole(reading, refused)
@@ -146,10 +147,14 @@ async def _apply(
     outcome.dead, outcome.events, outcome.own_events = dead, len(events), [*seen.events]
 
 
-def _not_ahead(content: Content | Refused, newest_us: int) -> Content | Refused:
-    """The content; a registry of the future is refused, or every later one would be taken for an older one."""
+def _checked(reading: Reading, newest_us: int) -> Content | Refused:
+    """The content; refused is a registry of the future, or every later one would be taken for an older one, and a ledger
+    that no edge can have written, or it would settle what it does not cover."""
+    content = reading.content
     if isinstance(content, Registry) and content.time_us > newest_us:
         return Refused("future", f"a registry: expected a time of at most {newest_us} µs, found {content.time_us}")
+    if isinstance(content, Ledger) and (why := impossible(content, reading.identity)) is not None:
+        return Refused("ledger", why)
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.accounts import Cells, _bridge, cells, together
-from ingest.ledgers import MODULUS, Row, bookings, clamped, write_ledgers
+from ingest.ledgers import MODULUS, Row, bookings, clamped, impossible, write_ledgers
 from ingest.signals import Dictionary
 from telemetry.batch import from_rows
 from telemetry.ledger import HOUR_US
 from telemetry.messages import Ledger, LedgerEntry
 from telemetry.settings import Settings
 from telemetry.store import INGEST, connect
+from telemetry.wire import Identity
 from tests.fixtures.store import execute
 
 Key = tuple[str, int]
@@ -125,6 +127,27 @@ def test_a_ledger_in_parts_counts_as_a_whole(rule: str, through: list[int], coun
     made = bookings(ledgers, {("edge-1", 7): -1})
     row = ("edge-1", 7, "a", 0)
     assert (made.counted.get(row, (0, 0))[0], made.waiting.get(row, (0, 0))[0]) == (counted, waiting), rule
+
+
+@pytest.mark.parametrize(
+    ("ledger", "sent_as", "why"),
+    [
+        (Ledger("edge-1", 7, 41, ()), Identity("edge-1", 7, 42), None),
+        (Ledger("edge-1", 7, -1, ()), Identity("edge-1", 7, 0), None),
+        (Ledger("edge-1", 6, 2**62 - 1, ()), Identity("edge-1", 7, 0), None),
+        (Ledger("edge-1", 6, 2**62 - 1, ()), None, None),
+        (Ledger("edge-1", 7, 42, ()), Identity("edge-1", 7, 42), "through: .* less than 42 .its own seq., found 42"),
+        (Ledger("edge-1", 7, -2, ()), Identity("edge-1", 7, 42), "through: expected -1 or more .*, found -2"),
+        (Ledger("edge-1", 6, 2**62, ()), Identity("edge-1", 7, 42), r"through: .*2\^62.*, found 4611686018427387904"),
+        (Ledger("edge-1", 6, 2**63 - 1, ()), None, "through: .*, found 9223372036854775807"),
+        (Ledger("edge-2", 7, 41, ()), Identity("edge-1", 7, 42), "edge: expected edge-1, which sent it, found edge-2"),
+    ],
+)
+def test_a_ledger_covers_records_before_itself_and_of_its_own_edge(
+    ledger: Ledger, sent_as: Identity | None, why: str | None
+) -> None:
+    found = impossible(ledger, sent_as)
+    assert found is None if why is None else found is not None and re.fullmatch(why, found) is not None, found
 
 
 async def test_the_store_holds_what_the_simulation_holds(plain_store: Settings) -> None:

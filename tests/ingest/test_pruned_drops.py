@@ -9,14 +9,16 @@ import pytest
 
 from ingest.audit import audit
 from ingest.audit_report import AuditReport
+from ingest.deadletters import replay_dead_letters
 from ingest.retention import DAY_US, prune
+from telemetry import wire
 from telemetry.ledger import HOUR_US
-from telemetry.messages import DroppedCell, DroppedRange
+from telemetry.messages import DroppedCell, DroppedRange, Ledger
 from telemetry.settings import Settings
 from telemetry.store import INGEST, connect
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
-from tests.ingest.line import Edge, batch, ingesting, now_us, producing
+from tests.ingest.line import Edge, batch, ingesting, now_us, producing, until_stored
 
 HOUR = (now_us() // HOUR_US - 1) * HOUR_US
 LONG_AGO = HOUR - 120 * DAY_US
@@ -106,6 +108,36 @@ async def test_drops_that_come_when_their_hours_are_long_gone_are_forgotten_befo
         await edge.send_ledger()
         await until(lambda: kept(plain_store) == [(0, 0)], what="the ledger covers it")
     assert (await audit(plain_store)).clean
+
+
+@pytest.mark.parametrize("through", [(1 << 63) - 1, 1 << 62])
+async def test_a_ledger_that_covers_more_than_there_can_be_is_set_aside_and_takes_no_drops_with_it(
+    plain_store: Settings, through: int
+) -> None:
+    """Also one of an earlier run, which its edge's next one sends; replayed, they are refused again."""
+    edge = await journal(plain_store, ((HOUR + HOUR_US,), 3))
+    before = await audit(plain_store)
+    assert kept(plain_store) == [(10, 13)]
+    async with producing(plain_store) as producer, ingesting(plain_store):
+        edge.producer = producer
+        later = Edge(producer)
+        broken = wire.encode_ledger(Ledger(edge.name, edge.epoch, through, ()))
+        await edge.send(edge.record(broken))
+        await later.send(later.record(broken))
+        letters = "SELECT reason, seq, detail LIKE %s FROM store.dead_letter ORDER BY dead_letter_id"
+        refused = [("ledger", edge.seq - 1, True), ("ledger", 0, True)]
+        found = (f"through: %found {through}",)
+        await until(lambda: execute(plain_store.store, letters, found) == refused, what="two letters")
+        assert sorted(kept(plain_store)) == [(10, 0), (10, 13)], "of the next run, and of this one"
+        assert verdict(await audit(plain_store)) == verdict(before)
+        report = await replay_dead_letters(plain_store, None)
+        assert [why.startswith("ledger: through: ") for why in report.refused.values()] == [True, True]
+        await edge.send_samples(batch(["a/x"], start_us=HOUR))
+        await edge.send_ledger()
+        await until_stored(plain_store, edge)
+    assert sorted(kept(plain_store)) == [(10, 0), (10, 13)]
+    after = await audit(plain_store)
+    assert (after.clean, after.journaled) == (True, before.journaled + 10)
 
 
 async def waiting(store: Settings, sessions: int) -> None:
