@@ -18,7 +18,7 @@ from telemetry.settings import Settings
 from telemetry.store import INGEST, connect
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
-from tests.ingest.line import Edge, batch, ingesting, now_us, producing, until_stored
+from tests.ingest.line import Edge, batch, ingesting, now_us, producing
 
 HOUR = (now_us() // HOUR_US - 1) * HOUR_US
 LONG_AGO = HOUR - 120 * DAY_US
@@ -134,7 +134,11 @@ async def test_a_ledger_that_covers_more_than_there_can_be_is_set_aside_and_take
         assert [why.startswith("ledger: through: ") for why in report.refused.values()] == [True, True]
         await edge.send_samples(batch(["a/x"], start_us=HOUR))
         await edge.send_ledger()
-        await until_stored(plain_store, edge)
+        seqs = "SELECT (accepted + dropped)::text FROM store.progress WHERE epoch = %s"
+        all_of_it = [(f"{{[0,{edge.seq})}}",)]
+        await until(
+            lambda: execute(plain_store.store, seqs, (edge.epoch,)) == all_of_it, what="the next ones are stored"
+        )
     assert sorted(kept(plain_store)) == [(10, 0), (10, 13)]
     after = await audit(plain_store)
     assert (after.clean, after.journaled) == (True, before.journaled + 10)
