@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import struct
 
 import numpy as np
@@ -142,3 +143,19 @@ def test_damaged_bytes_raise_record_errors_only_and_leave_the_memory_right(data:
         again = decode_samples(bytes(damaged))
         assert (found.names, rows(found)) == (again.names, rows(again))
     assert decode_samples(whole, known).names == ("a/x", "b/y", "锅炉/压力")
+
+
+@pytest.mark.parametrize("said", [1 << 62, 8 << 30, 20_000 * 8 + 8, 20_000 * 4 - 8, 0, -1, -5])
+@pytest.mark.parametrize("bytes_a_row", [8, 4])
+def test_a_compressed_buffer_that_lies_about_its_length_is_refused_and_costs_no_memory(
+    said: int, bytes_a_row: int
+) -> None:
+    """Arrow puts the length before the LZ4 frame; whoever believes it sets aside 8 GB for 20 kB."""
+    whole = record(["a/x"], [0] * 20_000)
+    place = whole.index(struct.pack("<q", 20_000 * bytes_a_row) + b"\x04\x22\x4d\x18")
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RecordError, match="arrow: ") as refused:
+        decode_samples(whole[:place] + struct.pack("<q", said) + whole[place + 8 :])
+    assert refused.value.reason == "arrow"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 50_000
+    assert len(decode_samples(whole)) == 20_000
