@@ -9,6 +9,7 @@ settings.register_profile("vigil", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("vigil")
 
 pytest_plugins = [
+    "tests.fixtures.ast_parsing",
     "tests.fixtures.parts",
     "tests.fixtures.mosquitto",
     "tests.fixtures.libmodbus",
