@@ -31,23 +31,48 @@ def column(store: Settings, query: str) -> list[Any]:
     return [row[0] for row in execute(store.store, query)]
 
 
-async def test_of_events_the_last_of_each_code_is_kept_whatever_its_age(store: Settings) -> None:
+async def put_events(store: Settings, *events: tuple[str, datetime, str, str, str]) -> None:
+    """(equipment, time, scheme, code, state) each, numbered in this order."""
     insert = "INSERT INTO store.event (equipment, time, scheme, code, state, edge) VALUES (%s, %s, %s, %s, %s, 'e')"
-    for equipment, time, scheme, code, state in (
+    for event in events:
+        execute(store.store, insert, event)
+
+
+async def test_of_events_the_last_of_each_code_is_kept_whatever_its_age(store: Settings) -> None:
+    await put_events(
+        store,
         ("a", OLD, "text", "firmware", "on"),
         ("a", OLD + timedelta(days=1), "text", "firmware", "on"),
         ("a", OLD, "s", "4", "on"),
         ("a", OLD + timedelta(hours=1), "s", "4", "off"),
         ("a", RECENT, "s", "4", "on"),
         ("b", OLD, "s", "4", "on"),
-    ):
-        execute(store.store, insert, (equipment, time, scheme, code, state))
+    )
     assert await pruned(store) == 3
     assert execute(store.store, "SELECT equipment, time, code FROM store.event ORDER BY time") == [
         ("b", OLD, "4"),
         ("a", OLD + timedelta(days=1), "firmware"),
         ("a", RECENT, "4"),
     ]
+
+
+async def test_a_later_event_of_another_code_or_of_the_same_code_in_another_scheme_takes_nobodys_place(
+    store: Settings,
+) -> None:
+    kept_on = [
+        ("a", OLD, "s", "4", "on"),
+        ("a", OLD + timedelta(days=1), "s", "5", "on"),
+        ("a", RECENT, "t", "5", "on"),
+    ]
+    await put_events(store, *kept_on)
+    assert await pruned(store) == 0
+    assert execute(store.store, "SELECT equipment, time, scheme, code, state FROM store.event ORDER BY time") == kept_on
+
+
+async def test_of_events_of_one_moment_the_one_that_came_last_stands(store: Settings) -> None:
+    await put_events(store, ("a", OLD, "s", "4", "on"), ("a", OLD, "s", "4", "off"))
+    assert await pruned(store) == 1
+    assert column(store, "SELECT state FROM store.event") == ["off"]
 
 
 async def test_open_findings_and_recently_cleared_ones_are_kept(store: Settings) -> None:
@@ -59,6 +84,116 @@ async def test_open_findings_and_recently_cleared_ones_are_kept(store: Settings)
         execute(store.store, insert, (name, OLD, OLD, cleared))
     assert await pruned(store) == 1
     assert column(store, "SELECT finding_id FROM store.finding ORDER BY 1") == ["open", "recent"]
+
+
+async def test_findings_are_kept_by_their_own_class_and_not_by_that_of_events(store: Settings) -> None:
+    """What each class has in common with the one before it is its place in the function, and no more."""
+    execute(
+        store.store,
+        "INSERT INTO store.finding (finding_id, equipment, point, detector, onset, raised, cleared, score)"
+        " VALUES ('f', 'a', 'x', 'd', %s, %s, %s, 1)",
+        (NOW - timedelta(days=20),) * 3,
+    )
+    for days in (30, 20):
+        execute(
+            store.store,
+            "INSERT INTO store.equipment_online_history VALUES ('a', %s, true)",
+            (NOW - timedelta(days=days),),
+        )
+
+    def go(**days: int) -> int:
+        keep = kept(store) | {name: f"{value} days" for name, value in days.items()}
+        ((deleted,),) = execute(store.store, "SELECT store.prune(%s, %s, 10)", (Jsonb(keep), NOW))
+        return int(deleted)
+
+    assert go(events=1, findings=25, online_history=40) == 0
+    assert go(events=40, findings=10, online_history=40) == 1, "the finding"
+    assert column(store, "SELECT count(*) FROM store.finding") == [0]
+    assert go(events=40, findings=40, online_history=10) == 1, "and the older change"
+    assert column(store, "SELECT time FROM store.equipment_online_history") == [NOW - timedelta(days=20)]
+
+
+async def test_the_online_state_of_each_equipment_is_its_own(store: Settings) -> None:
+    for equipment, days in (("a", 1_300), ("b", 1_200)):
+        execute(
+            store.store,
+            "INSERT INTO store.equipment_online_history VALUES (%s, %s, true)",
+            (equipment, NOW - timedelta(days=days)),
+        )
+    assert await pruned(store) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "insert"),
+    [
+        (
+            "event",
+            "INSERT INTO store.event (equipment, time, scheme, code, state, edge)"
+            " SELECT 'a', %(old)s - mod(n * 7, 32) * interval '1 hour', 's', '4', 'on', 'e'"
+            " FROM generate_series(0, 30) n"
+            " UNION ALL SELECT 'a', %(recent)s, 's', '4', 'on', 'e'",
+        ),
+        (
+            "finding",
+            "INSERT INTO store.finding (finding_id, equipment, point, detector, onset, raised, cleared, score)"
+            " SELECT n, 'a', 'x', 'd', %(old)s, %(old)s, CASE WHEN n > 0 THEN %(old)s END, 1"
+            " FROM generate_series(0, 31) n",
+        ),
+        (
+            "equipment_online_history",
+            "INSERT INTO store.equipment_online_history"
+            " SELECT 'a', %(old)s - n * interval '1 hour', true FROM generate_series(0, 31) n",
+        ),
+        (
+            "dead_letter",
+            'INSERT INTO store.dead_letter (at, service, topic, partition, "offset", reason, detail, key, headers, value)'
+            " SELECT CASE WHEN n > 0 THEN %(old)s + mod(n * 7, 32) * interval '1 hour' ELSE %(recent)s END,"
+            " 'ingest', 't', 0, n, '', '', '', '{}', '' FROM generate_series(0, 31) n",
+        ),
+        (
+            "ledger",
+            "INSERT INTO store.ledger SELECT 'e', 1, 'a', CASE WHEN n > 0 THEN %(old)s ELSE %(recent)s END"
+            " + n * interval '1 hour', 5, 7 FROM generate_series(0, 31) n",
+        ),
+        (
+            "dead_sample",
+            "INSERT INTO store.dead_sample SELECT 'e', 1, 'a', CASE WHEN n > 0 THEN %(old)s ELSE %(recent)s END"
+            " + n * interval '1 hour', 5, 7 FROM generate_series(0, 31) n",
+        ),
+    ],
+)
+async def test_a_call_deletes_no_more_of_a_class_than_it_is_told_and_says_how_many(
+    plain_store: Settings, name: str, insert: str
+) -> None:
+    for word, moment in (("old", OLD), ("recent", RECENT)):
+        insert = insert.replace(f"%({word})s", f"timestamptz '{moment.isoformat()}'")
+    execute(plain_store.store, insert)
+    left = 32
+    for expected in (10, 10, 10, 1, 0):
+        call = "SELECT store.prune(%s, %s, 10)"
+        assert execute(plain_store.store, call, (Jsonb(kept(plain_store)), NOW)) == [(expected,)]
+        left -= expected
+        assert column(plain_store, f"SELECT count(*) FROM store.{name}") == [left]  # noqa: S608
+    assert left == 1
+
+
+async def test_what_is_oldest_goes_first_of_events_and_letters(plain_store: Settings) -> None:
+    await put_events(
+        plain_store,
+        *(("a", OLD - timedelta(days=days), "s", "4", "on") for days in (3, 9, 1, 7, 5)),
+        ("a", RECENT, "s", "4", "on"),
+    )
+    insert = (
+        'INSERT INTO store.dead_letter (at, service, topic, partition, "offset", reason, detail, key, headers, value)'
+        " VALUES (%s, 'ingest', 't', 0, 1, '', '', '', '{}', '')"
+    )
+    for days in (3, 9, 1, 7, 5):
+        execute(plain_store.store, insert, (OLD - timedelta(days=days),))
+    call = "SELECT store.prune(%s, %s, 2)"
+    assert execute(plain_store.store, call, (Jsonb(kept(plain_store)), NOW)) == [(4,)]
+    oldest = [OLD - timedelta(days=5)]
+    assert column(plain_store, "SELECT min(time) FROM store.event") == oldest
+    assert column(plain_store, "SELECT min(at) FROM store.dead_letter") == oldest
 
 
 async def test_the_online_state_at_the_beginning_of_what_is_kept_is_known(store: Settings) -> None:
