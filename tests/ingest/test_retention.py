@@ -254,6 +254,29 @@ async def test_the_ledger_is_kept_longer_than_the_rows_that_it_is_compared_with(
     assert column(store, "SELECT count(*) FROM store.progress") == [1], "exactly-once rests on it"
 
 
+@pytest.mark.parametrize("table", ["ledger", "dead_sample"])
+async def test_hours_that_an_epoch_cannot_have_had_go_with_the_epoch_and_no_other_row_speaks_for_it(
+    plain_store: Settings, table: str
+) -> None:
+    """Two months before a run began are its own: what an edge had kept."""
+    for service, epoch, first, last in (("ingest", 1, 300, 0), ("alert", 1, 5_000, 0), ("ingest", 2, 900, 200)):
+        execute(
+            plain_store.store,
+            "INSERT INTO store.progress (service, edge, epoch, first_at, last_at) VALUES (%s, 'e', %s, %s, %s)",
+            (service, epoch, NOW - timedelta(days=first), NOW - timedelta(days=last)),
+        )
+    for epoch, name, days in (
+        (1, "of the run", 200),
+        (1, "kept before it", 355),
+        (1, "a wrong clock's", 365),
+        (2, "a wrong clock's, of a run that is over", 9_000),
+    ):
+        insert = f"INSERT INTO store.{table} VALUES ('e', %s, %s, %s, 5, 7)"  # noqa: S608
+        execute(plain_store.store, insert, (epoch, name, NOW - timedelta(days=days)))
+    assert await pruned(plain_store) == 3
+    assert column(plain_store, f"SELECT equipment FROM store.{table}") == ["a wrong clock's"]  # noqa: S608
+
+
 async def test_what_is_much_is_deleted_in_small_transactions(store: Settings) -> None:
     execute(
         store.store,
