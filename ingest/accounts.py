@@ -36,6 +36,9 @@ NOBODY: Final[Cell] = ("", 0)
 """The cell of samples whose equipment and hour are not known."""
 DROPPED: Final = (1 << 63) - 1
 """`last_seq` of rows of store.unledgered that say what was dropped. No record has this number."""
+COUNTED_PER_ROW: Final = 8
+COUNTED_AT_ONCE: Final = 1 << 21
+"""Cells are counted in an array of all that there could be, where these are not more; else the rows are sorted."""
 _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -61,7 +64,7 @@ def cells(batch: SampleBatch, dictionary: Dictionary) -> Cells:
     if first == last:
         place, samples = _counted(equipment)
         return Cells(dictionary.equipments, place, np.full(len(place), first, np.int64), samples)
-    return _summed(dictionary.equipments, equipment, batch.time_us // HOUR_US, np.ones(len(batch), np.int64))
+    return _summed(dictionary.equipments, equipment, batch.time_us // HOUR_US, None)
 
 
 def together(parts: Sequence[Cells]) -> Cells:
@@ -76,7 +79,7 @@ def together(parts: Sequence[Cells]) -> Cells:
 
 def _counted(equipment: Int32) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(which occur, how often)."""
-    if int(equipment.max()) > 8 * len(equipment):  # a short record of a large fleet
+    if int(equipment.max()) > COUNTED_PER_ROW * len(equipment):  # a short record of a large fleet
         places, samples = np.unique(equipment, return_counts=True)
         return places.astype(np.int64), samples.astype(np.int64)
     counts = np.bincount(equipment)
@@ -88,14 +91,19 @@ def _summed(
     equipments: Sequence[str],
     place: npt.NDArray[np.integer[Any]],
     hour: npt.NDArray[np.int64],
-    samples: npt.NDArray[np.int64],
+    samples: npt.NDArray[np.int64] | None,
 ) -> Cells:
+    """Cells of sums, by place and hour."""
+    first, span = int(hour.min()), int(hour.max()) - int(hour.min()) + 1
+    if (int(place.max()) + 1) * span <= min(COUNTED_PER_ROW * len(place), COUNTED_AT_ONCE):
+        total = np.bincount(place.astype(np.int64) * span + (hour - first), samples)
+        occurring = np.flatnonzero(total)
+        return Cells(equipments, occurring // span, first + occurring % span, total[occurring].astype(np.int64))
     hours, of_hour = np.unique(hour, return_inverse=True)
     key = place.astype(np.int64) * len(hours) + of_hour
     keys, of_key = np.unique(key, return_inverse=True)
-    total = np.zeros(len(keys), np.int64)
-    np.add.at(total, of_key, samples)
-    return Cells(equipments, keys // len(hours), hours[keys % len(hours)], total)
+    total = np.bincount(of_key, samples)
+    return Cells(equipments, keys // len(hours), hours[keys % len(hours)], total.astype(np.int64))
 
 
 def cells_of(dropped: DroppedRange) -> Mapping[Cell, int]:
@@ -210,8 +218,8 @@ def _bridge(key: Key, beyond: Sequence[tuple[int, Cells]]) -> tuple[Any, ...]:
     total = together([found for _, found in beyond])
     seqs = [seq for seq, _ in beyond]
     equipments = [total.equipments[place] for place in total.place.tolist()]
-    hours = [clamped(hour * HOUR_US) for hour in total.hour.tolist()]
-    return (*key, min(seqs), max(seqs), equipments, hours, Int8s(total.samples))
+    hours = np.clip(total.hour, clamped(-(1 << 63)) // HOUR_US, clamped((1 << 63) - 1) // HOUR_US) * HOUR_US
+    return (*key, min(seqs), max(seqs), equipments, Int8s(hours), Int8s(total.samples))
 
 
 def _bridges(key: Key, beyond: Sequence[tuple[int, Mapping[Cell, int]]]) -> list[tuple[Any, ...]]:

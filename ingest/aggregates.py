@@ -52,8 +52,8 @@ def late_runs(rows: Rows, before_us: int) -> tuple[Int64, Int64, Int64]:
     signal_id (n,), first and last minute since 1970 (n,), the last included; all int64.
     """
     late = rows.time_us < before_us
-    key = np.unique((rows.signal_id[late].astype(np.int64) << 32) | (rows.time_us[late] // MINUTE_US))
-    apart = np.diff(key) != 1
+    key = (rows.signal_id[late].astype(np.int64) << 32) | (rows.time_us[late] // MINUTE_US)
+    apart = np.diff(key) > 1  # in order: no sorting, which would cost more than all the rest
     edge = np.ones(min(len(key), 1), np.bool_)
     first, last = key[np.append(edge, apart)], key[np.append(apart, edge)]
     return first >> 32, first & 0xFFFFFFFF, last & 0xFFFFFFFF

@@ -217,7 +217,7 @@ def test_a_bridge_says_of_each_equipment_and_hour_how_many_samples_several_recor
             cell = (name[0], clamped(time // HOUR_US * HOUR_US))
             expected[cell] = expected.get(cell, 0) + 1
     found: dict[tuple[str, int], int] = {}
-    for equipment, hour, n in zip(equipments, hours, samples.values.tolist(), strict=True):
+    for equipment, hour, n in zip(equipments, hours.values.tolist(), samples.values.tolist(), strict=True):
         found[equipment, hour] = found.get((equipment, hour), 0) + n
     assert found == expected
 
@@ -231,6 +231,20 @@ def test_records_counted_together_are_as_one_record_that_is_counted(records: lis
         return sorted(zip(*columns, strict=True))
 
     assert sums(parts) == sums(whole)
+
+
+def test_cells_are_the_same_whether_they_are_counted_or_the_rows_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = np.random.default_rng(20261124)
+    hours = drawn.integers(-40, 40, 3_000).tolist()
+    samples = [(f"{'abc'[n % 3]}/x", hour * HOUR_US + n) for n, hour in enumerate(hours)]
+
+    def columns(found: Cells) -> list[list[int]]:
+        return [found.place.tolist(), found.hour.tolist(), found.samples.tolist()]
+
+    both = [columns(counted(samples)), columns(together([counted(samples[:99]), counted(samples[99:])]))]
+    monkeypatch.setattr("ingest.accounts.COUNTED_AT_ONCE", 0)
+    assert both == [columns(counted(samples)), columns(together([counted(samples[:99]), counted(samples[99:])]))]
+    assert sum(both[0][2]) == 3_000
 
 
 def test_a_short_record_of_a_large_fleet_is_counted_without_a_place_for_each_equipment() -> None:
