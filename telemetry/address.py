@@ -144,7 +144,7 @@ def _serial(text: str, parts: SplitResult) -> Address:
     if unit is None:
         device, _, last = path.rpartition("/")
         path, unit = (device, last) if _whole(last) else (path, "1")
-    if parts.netloc or parts.fragment or not path.strip("/"):
+    if parts.netloc or parts.fragment or not path.startswith("/") or not path.strip("/"):
         raise ValueError(f"expected {SERIAL}:///dev/… (three slashes and the device's path), found {text!r}")
     if not 1 <= int(unit) <= 247:
         raise ValueError(f"expected a unit id in 1..247 after the device, found {unit!r}")
