@@ -122,6 +122,14 @@ class Settings(BaseSettings):
         split_listen(text)
         return text
 
+    @field_validator("store")
+    @classmethod
+    def _store_reads(cls, text: str) -> str:
+        """libpq takes a mistyped URL for its key=value form and says it whole, with its password: so not as far as there."""
+        if not text.startswith(("embedded:", "postgresql://", "postgres://")) and ("://" in text or "=" not in text):
+            raise ValueError("expected embedded: or postgresql://user@host:port/database")
+        return text
+
     @field_validator("retention_days")
     @classmethod
     def _kept_longer_than_late_data_comes(cls, days: float, info: ValidationInfo) -> float:
@@ -190,7 +198,10 @@ def _setting_fault(details: Any) -> Fault:
         return _fault(key, "a setting that exists", "an unknown name")
     if any(word in key for word in _SECRET_WORDS) and not key.endswith("_file"):
         found = "a secret, not shown"
-    return _fault(key, str(details["msg"]).removeprefix("Value error, expected "), found)
+    if key == "store":
+        found = "another address, not shown: it may hold a password"
+    expected = str(details["msg"]).removeprefix("Value error, expected ").removeprefix("Input should be ")
+    return _fault(key, expected.partition(", found ")[0], found)
 
 
 def _fault(key: str, expected: str, found: str) -> Fault:

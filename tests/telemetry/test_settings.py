@@ -48,6 +48,22 @@ def test_every_bad_value_is_told_at_once_by_the_name_that_its_user_typed(monkeyp
     assert "VIGIL_RETENTION_DAYS: expected more than late_bound_days (30)" in str(caught.value)
 
 
+def test_a_mistyped_store_is_refused_without_being_shown() -> None:
+    for text in ("postgress://vigil:hunter2@db/vigil", "postgres:/db/hunter2"):
+        with pytest.raises(ConfigError) as caught:
+            load_settings(store=text)
+        assert "VIGIL_STORE: expected embedded: or postgresql://user@host:port/database" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_fault_says_once_what_was_expected_and_once_what_was_found() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(edge_shard="3/2", spool_policy="old")
+    said = str(caught.value).splitlines()
+    assert any(line.endswith("VIGIL_SPOOL_POLICY: expected 'oldest' or 'newest', found 'old'") for line in said)
+    assert any("VIGIL_EDGE_SHARD: expected I/N" in line and line.count("'3/2'") == 1 for line in said)
+
+
 def test_an_unknown_name_in_the_file_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "vigil.toml").write_text('lagn = "en"\n')
     with pytest.raises(ConfigError, match="VIGIL_LAGN: expected a setting that exists"):
