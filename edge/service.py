@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -104,10 +104,12 @@ class Agent:
             await cancel_all((forwarding, watching))
 
     def _tell_of_lost_spool(self) -> None:
-        lost = self.journal.spool.lost_file
+        lost, salvaged = self.journal.spool.lost_file, self.journal.spool.salvaged
         if lost is not None:
             log.error("spool was unreadable and was moved aside", moved_to=str(lost))
-            now_us, attributes = self.stamps.now_us(), {"moved_to": lost.name}
+            attributes: dict[str, Any] = {"moved_to": lost.name, "salvaged": salvaged.records if salvaged else 0}
+            attributes["whole"] = bool(salvaged and salvaged.is_whole)
+            now_us = self.stamps.now_us()
             self.journal.put_events([Event(self.settings.edge, now_us, VIGIL_SCHEME, "spool-lost", True, attributes)])
 
     async def _beat(self) -> None:

@@ -17,9 +17,9 @@ at the points named by `at`.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +28,11 @@ from edge.provisional import Provisional, Released
 from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Mark, Policy, Whole, class_of
 from edge.spool_clock import SpoolClock, first_age_s
 from edge.spool_dropped import Dropped
-from edge.spool_file import lock, make_room, move_aside, open_file, roll_back, suspect
+from edge.spool_file import lock, make_room, open_file, roll_back, suspect, until_sound
 from edge.spool_keys import Keys
 from edge.spool_ledger import Cells, SpoolLedger
 from edge.spool_read import SpoolReader
+from edge.spool_salvage import Salvaged, salvage
 from edge.spool_tail import TAIL_BYTES, Stored, Tail
 from edge.stamps import Stamps, machine_stamps
 from telemetry.clock import SystemClock
@@ -71,15 +72,12 @@ class Spool:
         self._path = path
         self._lock = lock(path.with_suffix(".lock"))
         self.lost_file: Path | None = None
+        self.salvaged: Salvaged | None = None
         with ExitStack() as undo:
             undo.callback(os.close, self._lock)
-            try:
-                self._open(max_bytes, max_age_s, policy, tail_bytes)
-            except sqlite3.OperationalError:
-                raise
-            except (sqlite3.DatabaseError, TypeError, ValueError):  # damage may make anything of a row
-                self.lost_file = move_aside(path, self._aside)
-                self._open(max_bytes, max_age_s, policy, tail_bytes)
+            opening = partial(self._open, max_bytes, max_age_s, policy, tail_bytes)
+            moved = until_sound(path, self._aside, opening)
+            self.lost_file = self.lost_file or moved
             undo.pop_all()
 
     @property
@@ -90,7 +88,8 @@ class Spool:
         with ExitStack() as undo:
             self._db, lost = open_file(self._path, aside=self._aside, at_s=first_age_s(self.stamps))
             undo.callback(self._db.close)
-            self.lost_file = lost or self.lost_file
+            self.salvaged = salvage(self._db, self._path) or self.salvaged
+            self.lost_file = self.lost_file or lost or (self.salvaged.moved_to if self.salvaged else None)
             self.tail = Tail(tail_bytes)
             self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)
             self._dropped = Dropped(self._db)

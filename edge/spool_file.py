@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -79,11 +80,40 @@ def open_file(path: Path, *, aside: str, at_s: int = 0) -> tuple[sqlite3.Connect
         return _connect(path, at_s), moved
 
 
-def move_aside(path: Path, aside: str) -> Path:
-    """Renames a spool's file that cannot be read to the suffix `aside`, and its write-ahead log with it: whoever mends the
-    file needs what was committed last.
+def until_sound(path: Path, aside: str, load: Callable[[], None]) -> Path | None:
+    """Loads a spool; where damage made anything of its rows, it is moved aside, and a new one is loaded with what could be
+    salvaged, and then, if that is no better, with nothing. Returns what was moved aside first.
+
+    Raises sqlite3.OperationalError where the disk does not let it be opened.
+    """
+    moved = None
+    for is_first in (True, False):
+        try:
+            load()
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, TypeError, ValueError):
+            again = move_aside(path, aside, to_salvage=is_first)
+            moved = moved or again
+        else:
+            return moved
+    load()
+    return moved
+
+
+def move_aside(path: Path, aside: str, *, to_salvage: bool = True) -> Path:
+    """Renames a spool's file that cannot be read to the suffix `aside`, and its write-ahead log with it: it has what was
+    committed last. First it leaves a mark: what can still be read is to be taken over (edge.spool_salvage).
     """
     moved = path.with_suffix(f".{aside}")
+    again = 1
+    while moved.exists():
+        again += 1
+        moved = path.with_suffix(f".{aside}-{again}")
+    salvage_mark(path).unlink(missing_ok=True)
+    if to_salvage:
+        with suppress(OSError):  # a disk without room for a name keeps nobody from starting
+            salvage_mark(path).write_text(moved.name)
     path.rename(moved)
     ahead = path.with_name(f"{path.name}-wal")
     if ahead.exists():
@@ -91,6 +121,11 @@ def move_aside(path: Path, aside: str) -> Path:
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     _suspicion(path).unlink(missing_ok=True)
     return moved
+
+
+def salvage_mark(path: Path) -> Path:
+    """The file that names what is to be salvaged."""
+    return path.with_suffix(".salvage")
 
 
 def suspect(path: Path, why: str) -> None:
@@ -106,7 +141,7 @@ def _suspicion(path: Path) -> Path:
 
 def _connect(path: Path, at_s: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
-    db.text_factory = _text
+    db.text_factory = as_text
     with ExitStack() as undo:
         undo.callback(db.close)
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file; else without effect
@@ -135,7 +170,7 @@ def make_room(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _text(found: bytes) -> str:
+def as_text(found: bytes) -> str:
     """Damage may make text of anything: it is for the reader to set aside, not for SQLite to fail at."""
     return found.decode(errors="replace")
 
