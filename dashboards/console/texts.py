@@ -149,7 +149,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Disk full or read-only: readings cannot be journaled",
     ),
     "vigil.spool-corrupt": ("采集端缓存损坏", "The edge's spool is damaged"),
-    "vigil.spool-lost": ("采集端缓存文件损坏，可读部分已恢复", "The edge's spool was damaged; what could be read was kept"),
+    "vigil.spool-lost": (
+        "采集端缓存文件损坏，可读部分已恢复",
+        "The edge's spool was damaged; what could be read was kept",
+    ),
     "vigil.log-refused": ("日志拒绝了记录", "The log refused records"),
     "vigil.log-discontinuity": (
         "日志与已处理的位置不衔接，该分区已停止",
