@@ -240,6 +240,18 @@ def test_a_counter_goes_on_in_a_block_made_anew_and_by_a_changed_rule() -> None:
     assert len(found.events) == 1
 
 
+def test_a_last_count_that_a_changed_rule_does_not_know_is_no_wrap() -> None:
+    """10,000 is no count of 0 … 9,999, however near its end: nobody knows what was counted since."""
+    block, again = block_of("e", "p"), block_of("e", "q", "p")
+    stage = Counters({})
+    stage.add(block, [Wrapping(65536, 16384)])
+    stage.count(columns_of([(block, 0, T0, 10_000.0, GOOD)]))
+    stage.forget(block)
+    stage.add(again, [None, Wrapping(10_000, 5_000)])
+    found = stage.count(columns_of([(again, 1, T0, 5.0, GOOD)]))
+    assert [event.code for event in found.events] == ["counter-reset"]
+
+
 # ---- what it leaves alone
 
 

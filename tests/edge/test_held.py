@@ -9,17 +9,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from edge.held import HELD, read_held
+from edge.held import HELD, read_held, spell_held
 from edge.intake import Intake, make_intake
 from edge.spool import Spool
+from edge.swinging_door import Held
 from telemetry.arrow_read import decode_samples
 from telemetry.messages import Kind
 from tests.edge.build import NOW_US, make_equipment, make_profile
-from tests.edge.readings import block_of, columns_of
+from tests.edge.readings import block_of, columns_of, rows_of
 from tests.edge.sources import Given, Thing
 from tests.edge.spools import BIG, FakeTime, open_at
 
@@ -198,8 +201,35 @@ def test_while_the_clock_is_not_set_nothing_is_held_back(tmp_path: Path) -> None
 )
 def test_what_cannot_be_read_is_left_out(text: str) -> None:
     good = '{"point": ["y"], "time_us": [1], "value": [2.5], "quality": [192]}'
-    found = read_held({f"{HELD}e": text, f"{HELD}f": good, "other": text})
+    with capture_logs() as said:
+        found = read_held({f"{HELD}e": text, f"{HELD}f": good, "other": text})
     assert (list(found.equipment), found.value.tolist()) == (["f"], [2.5])
+    told = [(line["log_level"], line["equipment"]) for line in said]
+    assert told == [("error", "e")] * bool(text), "it is said of whom, but for one that holds nothing any more"
+
+
+def test_what_several_blocks_of_an_equipment_hold_is_kept_by_name_whichever_of_their_points_it_is() -> None:
+    first, empty, second = block_of("e", "x", "y", "z"), block_of("e", "u"), block_of("e", "v", "w")
+    kept = [
+        (first, held_of((1, 5 * S, 1.5, 192), (2, 6 * S, 2.5, 64))),
+        (empty, held_of()),
+        (second, held_of((1, 7 * S, 3.5, 192))),
+    ]
+    found = read_held({f"{HELD}e": spell_held(kept)})
+    assert rows_of(found) == [
+        ("e/y", (5 * S, 1.5, 192)),
+        ("e/z", (6 * S, 2.5, 64)),
+        ("e/w", (7 * S, 3.5, 192)),
+    ]
+    assert spell_held([(empty, held_of())]) == ""
+
+
+def held_of(*rows: tuple[int, int, float, int]) -> Held:
+    """(place in the block, time_us, value, quality) of each."""
+    at, time_us, value, quality = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Held(
+        np.array(at, np.intp), np.array(time_us, np.int64), np.array(value, np.float64), np.array(quality, np.uint8)
+    )
 
 
 def test_apart_from_the_others_a_commit_has_nothing_of_them(tmp_path: Path) -> None:
