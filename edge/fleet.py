@@ -132,6 +132,13 @@ class Fleet:
             raise ConfigError(faults)
         return Next(plant, tuple(equipment), polled, buses, self._next_pushed(plant, equipment))
 
+    def begun_anew(self, to: Next) -> set[str]:
+        """Equipment of `to` that would not go on as it is: new, or its entry, profile or endpoint changed."""
+        pushed = {key: new for key, new in to.pushed.items() if self._pushed.get(key) is not new}
+        return {name for name, new in to.polled.items() if self._polled.get(name) is not new} | {
+            one.id for new in pushed.values() for one in new.members
+        }
+
     async def leave(self, to: Next) -> None:
         """Stops what is gone or changed in `to`, which is to be switched to then."""
         over = [old.poller for name, old in self._polled.items() if to.polled.get(name) is not old]

@@ -75,7 +75,7 @@ class Reload:
         except (ConfigError, OSError) as error:
             self._refuse(str(error))
             return
-        before = {e.id for e in self.fleet.equipment}
+        before, anew = {e.id for e in self.fleet.equipment}, self.fleet.begun_anew(new)
         await self.fleet.leave(new)
         try:
             await self.journal.flush()  # so that what was read by the old file is judged by it
@@ -84,7 +84,13 @@ class Reload:
         await self.fleet.switch(new)
         after = {e.id for e in self.fleet.equipment}
         metrics.RELOADS.labels("done").inc()
-        log.info("plant file read again", new=sorted(after - before), gone=sorted(before - after), equipment=len(after))
+        log.info(
+            "plant file read again",
+            new=sorted(after - before),
+            changed=sorted(anew & before),
+            gone=sorted(before - after),
+            equipment=len(after),
+        )
         if self._refused:
             self._refused = False
             self.journal.put_events([self._event(False, {"file": str(self.settings.plant)})])

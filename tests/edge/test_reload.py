@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
 from edge import metrics
 from telemetry.messages import Event
@@ -71,6 +72,15 @@ async def reloaded(change: Callable[[], object], *, outcome: str = "done") -> No
     await until(lambda: counter._value.get() > before, what=f"the files are {outcome}")
 
 
+async def said_of(change: Callable[[], object]) -> tuple[list[str], list[str], list[str]]:
+    """What an operator reads of a change: equipment that is new, that was begun anew, that is gone."""
+    with capture_logs() as said:
+        await reloaded(change)
+        await until(lambda: any(line["event"] == "plant file read again" for line in said))
+    [line] = [line for line in said if line["event"] == "plant file read again"]
+    return line["new"], line["changed"], line["gone"]
+
+
 def events(seen: Seen, code: str) -> list[Event]:
     return [event for event in seen.events if event.code == code]
 
@@ -82,7 +92,7 @@ async def test_a_changed_file_restarts_only_what_it_changes(tmp_path: Path) -> N
         async with edge_on(tmp_path, profile_of(0, 1), plant):
             await until(lambda: len(same.asked) >= 5 and len(changed.asked) >= 5)
             plant[1]["poll_s"] = 0.05
-            await reloaded(lambda: write_plant(tmp_path, profile_of(0, 1), plant))
+            assert await said_of(lambda: write_plant(tmp_path, profile_of(0, 1), plant)) == ([], ["changed"], [])
             since = len(same.asked), len(changed.asked)
             await until(lambda: len(same.asked) >= since[0] + 20)
             gaps = [b.at_s - a.at_s for a, b in pairwise(same.asked)]
@@ -97,7 +107,7 @@ async def test_equipment_that_is_new_is_read_one_that_is_gone_is_not_and_the_reg
         async with edge_on(tmp_path, profile_of(0), plant):
             await until(lambda: stays.asked and goes.asked)
             plant[1] = entry("comes", comes)
-            await reloaded(lambda: write_plant(tmp_path, profile_of(0), plant))
+            assert await said_of(lambda: write_plant(tmp_path, profile_of(0), plant)) == (["comes"], [], ["goes"])
             gone = len(goes.asked)
             await until(lambda: len(comes.asked) >= 10)
             assert len(goes.asked) <= gone + 1, "one that was under way"

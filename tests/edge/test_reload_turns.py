@@ -30,6 +30,9 @@ class Told:
         self.order.append("prepare")
         return "next"
 
+    def begun_anew(self, to: object) -> set[str]:
+        return set()
+
     async def leave(self, to: object) -> None:
         self.order.append("leave")
 
