@@ -61,6 +61,8 @@ class Kit:
     told: list[str] = field(default_factory=list)
     fails: bool = False
     fleet: Fleet = field(init=False)
+    anew: set[str] = field(default_factory=set)
+    """What the last reading says it begins anew."""
 
     def __post_init__(self) -> None:
         clock = SystemClock()
@@ -82,7 +84,9 @@ class Kit:
 
     async def read(self, equipment: Sequence[Equipment]) -> None:
         plant = plant_of(equipment)
-        await self.fleet.switch(self.fleet.prepare(plant, plant.equipment))
+        new = self.fleet.prepare(plant, plant.equipment)
+        self.anew = self.fleet.begun_anew(new)
+        await self.fleet.switch(new)
 
 
 async def test_a_file_that_says_the_same_again_costs_a_thousand_devices_next_to_nothing() -> None:
@@ -223,9 +227,12 @@ async def test_who_listens_to_a_broker_is_made_anew_when_its_equipment_changes_a
 
     await kit.read(behind("a", "b"))
     [first] = kit.fleet.pushing
+    assert kit.anew == {"a", "b"}
     await kit.read([*behind("a", "b"), make_equipment("c", profile, "mqtt://127.0.0.1:2/c")])
     assert kit.fleet.pushing[0] is first
+    assert kit.anew == {"c"}
     await kit.read(behind("a"))
+    assert kit.anew == {"a"}, "it is heard by a session made anew"
     [second] = kit.fleet.pushing
     assert second is not first
     [task] = kit.fleet._tasks.values()
