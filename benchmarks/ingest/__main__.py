@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.ingest import flushes, latency, small, telegraf, throughput
+from benchmarks.ingest import flushes, late, latency, small, telegraf, throughput
 from benchmarks.ingest.fleet import Fleet
 from benchmarks.ingest.report import SHOWN, throughputs
 from benchmarks.machine import machine
 
-ROWS = ("throughput", "raw", "writers", "latency", "small", "telegraf", "embedded", "flushes")
+ROWS = ("throughput", "raw", "writers", "latency", "small", "telegraf", "embedded", "flushes", "late")
 FULL_PER_S = 2_000_000
 DEFAULT_S = {"raw": 15.0, "telegraf": 2.5, "embedded": 5.0}
 
@@ -73,6 +73,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         return latency.measure(latency.Load(fleet, arguments.seconds or 15.0, arguments.most, window))
     if arguments.row == "flushes":
         return flushes.measure(fleet, arguments.samples or 4_000_000)
+    if arguments.row == "late":
+        return late.measure(arguments.samples or 4_000_000, arguments.rounds or 3)
     if arguments.row == "small":
         return small.measure(arguments.seconds or 240.0)
     case = throughput.Case(

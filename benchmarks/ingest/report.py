@@ -108,6 +108,21 @@ def sizes(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def lates(found: dict[str, Any]) -> str:
+    """A table with one line a flavour of the store."""
+    lines = [
+        "| store | CPU s a million, ingest: live · a random month | ratio | PostgreSQL: live · month |",
+        "|---|---|---|---|",
+    ]
+    for flavour in ("timescale", "plain"):
+        live, month, ratio = (found[flavour][name] for name in ("live", "month", "ratio"))
+        lines.append(
+            f"| {flavour} | {live['ingest']:.2f} · {month['ingest']:.2f} | **{ratio:.1f}** "
+            f"| {live['postgres']:.2f} · {month['postgres']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 _PEERS: Final = {
     "telegraf": "Telegraf",
     "killed": "Telegraf, one kill -9 in mid-load",
@@ -118,5 +133,6 @@ SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
     "small": smalls,
     "telegraf": peers,
     "flushes": sizes,
+    "late": lates,
 }
 """How rows that are no plain throughput are shown."""
