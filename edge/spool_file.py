@@ -112,8 +112,11 @@ def move_aside(path: Path, aside: str, *, to_salvage: bool = True) -> Path:
         moved = path.with_suffix(f".{aside}-{again}")
     salvage_mark(path).unlink(missing_ok=True)
     if to_salvage:
-        with suppress(OSError):  # a disk without room for a name keeps nobody from starting
-            salvage_mark(path).write_text(moved.name)
+        # A disk without room for a name keeps nobody from starting.
+        with suppress(OSError), salvage_mark(path).open("w") as mark:
+            mark.write(moved.name)
+            mark.flush()
+            os.fsync(mark.fileno())
     path.rename(moved)
     ahead = path.with_name(f"{path.name}-wal")
     if ahead.exists():

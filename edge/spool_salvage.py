@@ -5,8 +5,8 @@ Invariants
   trusted is left out: its number might be another's. Of one epoch, position − seq is the same for all records.
 - A record whose bytes are gone but whose row is whole comes over without them: the spool sets it aside as corrupt and reports
   it as dropped, by seq and samples, like any other.
-- The ledger comes over only where every record of the file is accounted for: a ledger record may be among those that are
-  not, and one after it would settle what it never said. Without it the audit takes what arrives by ingest's own count.
+- The ledger comes over only where every record of the file is accounted for, and no ledger record among them is damaged: one
+  after it would settle what it never said. Without it the audit takes what arrives by ingest's own count.
 - Nothing is written to the file that was moved aside. A salvage that is killed is done again at the next start, from the
   beginning: the mark that asks for it goes last. One that the disk has no room for ends where it is.
 """
@@ -14,6 +14,7 @@ Invariants
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ import structlog
 from edge.spool_bounds import CLASSES, class_of
 from edge.spool_file import as_text, roll_back, salvage_mark
 from edge.spool_keys import KEY_BYTES
+from telemetry.messages import Kind
 
 log = structlog.get_logger()
 
@@ -50,7 +52,7 @@ class Salvaged:
     """Taken over, those without their bytes included."""
     without_bytes: int
     is_whole: bool
-    """Whether every row of a record was read: only then is the ledger taken over."""
+    """Whether every row of a record was read, and the ledger with them: only then is it taken over."""
 
 
 def salvage(db: sqlite3.Connection, path: Path) -> Salvaged | None:
@@ -60,11 +62,11 @@ def salvage(db: sqlite3.Connection, path: Path) -> Salvaged | None:
     """
     mark = salvage_mark(path)
     try:
-        moved = path.with_name(mark.read_text())
-    except (FileNotFoundError, UnicodeDecodeError):
+        name = mark.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
         return None
-    found = None
-    if moved.exists():
+    found, moved = None, path.parent / name
+    if name and moved.parent == path.parent and moved.is_file():
         log.warning("spool is salvaged; readings wait for it", file=str(moved), bytes=moved.stat().st_size)
         found = _taken_over(db, moved)
         log.warning(
@@ -99,7 +101,7 @@ class _Salvage:
 
     def __init__(self, db: sqlite3.Connection, old: sqlite3.Connection, moved: Path) -> None:
         self._db, self._old, self._moved = db, old, moved
-        self._records = self._without_bytes = 0
+        self._records = self._without_bytes = self._ledgers_lost = 0
 
     def run(self) -> Salvaged:
         scan = Scan(self._old)
@@ -110,7 +112,7 @@ class _Salvage:
                 self._insert("record", part)
                 self._records += len(part)
             self._small_tables()
-            is_whole = is_whole and self._ledger()
+            is_whole = is_whole and not self._ledgers_lost and self._ledger()
         except sqlite3.OperationalError as error:
             roll_back(self._db)
             log.error("spool is salvaged in part only", file=str(self._moved), why=str(error))
@@ -123,6 +125,7 @@ class _Salvage:
         for row in rows:
             value = self._value(row[0])
             self._without_bytes += not value
+            self._ledgers_lost += row[3] == Kind.LEDGER and zlib.crc32(value) != row[5]
             part.append((*row, value))
             size += len(value)
             if size >= PART_BYTES:

@@ -242,6 +242,38 @@ def test_learned_plans_counters_and_the_keys_of_messages_come_over(path: Path) -
     spool.close()
 
 
+def test_where_a_ledger_record_is_damaged_no_ledger_comes_over(path: Path) -> None:
+    """The next one would settle what it said, and what arrives of it would count as doubled."""
+    spool = open_at(path, 1)
+    journal(spool, batch_of("e", SAMPLES))
+    spool.publish(force=True)
+    journal(spool, batch_of("e", SAMPLES, time_us=NOW_US + 1_000_000))
+    spool.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE record SET value = zeroblob(50) WHERE kind = 'ledger'")
+        db.commit()
+    spoil(path, root_of(path, "aside"), size=8)
+    spool = open_at(path, 2)
+    assert spool.salvaged is not None
+    assert (spool.salvaged.records, spool.salvaged.is_whole) == (3, False)
+    ledgers, _ = published(spool)
+    assert not [one for one in ledgers if one.epoch == 1]
+    spool.close()
+
+
+@pytest.mark.parametrize("name", [b"", b"\xff\xfe", b"../other", b"not there"])
+def test_a_mark_that_names_nothing_is_taken_away(path: Path, name: bytes) -> None:
+    """A power cut may leave it empty."""
+    written = fill(path)
+    salvage_mark(path).write_bytes(name)
+    (path.parent.parent / "other").write_bytes(b"somebody else's")
+    spool = open_at(path, 2)
+    assert (spool.lost_file, spool.salvaged) == (None, None)
+    assert of_epoch(forwarded(spool), 1, Kind.SAMPLES) == written
+    spool.close()
+    assert not salvage_mark(path).exists()
+
+
 def test_a_salvage_that_is_killed_is_done_again_and_nothing_comes_twice(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
