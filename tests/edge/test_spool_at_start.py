@@ -70,7 +70,7 @@ async def test_a_damaged_spool_is_salvaged_at_the_start_and_what_waited_in_it_is
     assert lost.attributes["salvaged"] == 1
     assert lost.attributes["whole"] is True
     assert (settings.state_dir / str(lost.attributes["moved_to"])).exists()
-    assert [place for place in seen.order if place[0] == 7][0] == (7, 0)
+    assert next(place for place in seen.order if place[0] == 7) == (7, 0)
 
 
 async def until_said(settings: Settings, code: str) -> None:
