@@ -300,6 +300,13 @@ def test_a_ramp_is_reported_by_its_ends_and_its_corner() -> None:
     assert at_seconds(DOOR, *ramp) == [0, 20, 39]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_each_reading_between_narrows_the_door_on_either_side(sign: int) -> None:
+    """The one at 1 s bears slopes up to 0.3 only, whatever the one at 2 s would bear: 0.4 at 3 s is beyond it."""
+    steps = [(0.0, 0.0), (1.0, -0.7), (2.0, 0.0), (3.0, 1.2), (4.0, 1.2)]
+    assert at_seconds(DOOR, *((at, sign * value) for at, value in steps))[:2] == [0.0, 2.0]
+
+
 def test_a_line_may_miss_a_reading_by_all_but_a_billionth_of_the_deviation() -> None:
     assert at_seconds(DOOR, (0, 0.0), (1, 0.0), (2, 2.0 - 1e-9)) == [0, 2]
     assert at_seconds(DOOR, (0, 0.0), (1, 0.0), (2, 2.0 + 1e-9)) == [0, 1, 2]
@@ -334,6 +341,16 @@ def test_a_held_reading_goes_out_with_its_own_time_and_quality_right_before_the_
         ("plain/b", 2, "1.0", GOOD),
     ]
     assert out.equipment == ["plain", "lift", "plain"]
+
+
+def test_a_point_without_a_door_holds_nothing_however_many_others_do() -> None:
+    """The place of a point that has none is −1, which is also that of the last of all."""
+    for others in (1, 63, 64, 65, 128):
+        block, stage = block_of("e", *(f"p{n}" for n in range(others)), "free"), Reporter()
+        stage.add(block, [DOOR] * others + [None])
+        for second in (0, 1):
+            stage.thin(columns_of([(block, n, T0 + second * S, 0.0, GOOD) for n in range(others + 1)]))
+        assert stage.holds(block).at.tolist() == [*range(others)]
 
 
 def test_a_held_reading_may_take_the_place_of_the_one_that_is_held_from_now_on() -> None:
