@@ -32,7 +32,7 @@ def folder_faults(profiles_dir: Path | None) -> list[Fault]:
     if profiles_dir is None or profiles_dir.is_dir():
         return []
     found = "a file" if profiles_dir.exists() else "nothing there"
-    return [Fault(str(profiles_dir), 1, "profiles_dir", "a folder of profiles", found)]
+    return [Fault(str(profiles_dir), 1, "VIGIL_PROFILES_DIR (--profiles)", "a folder of profiles", found)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def test_profiles_in_a_folder_of_ones_own_come_before_those_of_the_package(tmp_p
 
 def test_a_folder_of_profiles_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     (fault,) = check_files([], tmp_path / "none")
-    assert (fault.key, fault.found) == ("profiles_dir", "nothing there")
+    assert (fault.key, fault.found) == ("VIGIL_PROFILES_DIR (--profiles)", "nothing there")
     with pytest.raises(ConfigError, match="a folder of profiles"):
         load_profile("lift-door", profiles_dir=tmp_path / "none")
 
