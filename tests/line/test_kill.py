@@ -88,7 +88,7 @@ def kills(line: Line, server: StoreServer, broker: KafkaBroker | None) -> list[t
 def test_each_part_is_killed_in_turn_during_a_replay_and_nothing_is_lost_or_doubled(
     log: str, request: pytest.FixtureRequest, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    broker: KafkaBroker | None = request.getfixturevalue("kafka_broker") if log == "kafka" else None
+    broker: KafkaBroker | None = request.getfixturevalue("own_kafka_broker") if log == "kafka" else None
     write_feed(tmp_path)
     url = broker.url if broker else "embedded:"
     with world(url, tmp_path, mosquitto, broker) as (line, server):

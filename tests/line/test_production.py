@@ -117,7 +117,7 @@ def acknowledge(line: Line, alarm: str) -> int:
 
 
 def test_a_replay_through_the_production_topology_ends_as_an_alarm_that_is_acknowledged_and_clears(
-    kafka_broker: KafkaBroker, mosquitto: Mosquitto, tmp_path: Path
+    own_kafka_broker: KafkaBroker, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     if native_timescale() is None:
         timescale_missing("the production topology")
@@ -129,7 +129,7 @@ def test_a_replay_through_the_production_topology_ends_as_an_alarm_that_is_ackno
     try:
         server.start()
         urls = logins(server, tmp_path)
-        line = Line(state=tmp_path / "state", plant=plant, log=kafka_broker.url, store=urls["ingest"], stores=urls)
+        line = Line(state=tmp_path / "state", plant=plant, log=own_kafka_broker.url, store=urls["ingest"], stores=urls)
         with replaying(tmp_path, "boiler.csv", f"modbus+tcp://127.0.0.1:{modbus}/1", "sola-boiler", 2):
             eventually(lambda: listens(modbus), 20, "the replay does not serve")
             with running(line):

@@ -40,6 +40,7 @@ def own_server(tmp_path: Path) -> Iterator[StoreServer]:
     try:
         server.start()
         make_template(server.url)
+        execute(server.url, "CREATE DATABASE console_seeded TEMPLATE vigil_template")
         with psycopg.connect(_seeded(server)) as connection:
             Seed(connection, now=utc_now()).fill(minutes=1)
         yield server
@@ -48,7 +49,7 @@ def own_server(tmp_path: Path) -> Iterator[StoreServer]:
 
 
 def _seeded(server: StoreServer) -> str:
-    return database_url(server.url, "vigil_template")
+    return database_url(server.url, "console_seeded")
 
 
 def test_a_database_that_goes_away_is_told_and_found_again(own_server: StoreServer, tmp_path: Path) -> None:
