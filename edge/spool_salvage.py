@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 import structlog
@@ -39,8 +39,32 @@ LOOKS: Final = 20_000
 """Stretches of positions that are tried before what is left of the damage is given up: under a second."""
 
 _END: Final = 1 << 62
-_ROW: Final = "position, epoch, seq, kind, count, crc, class, at_s"
+_ASCENDING: Final = """SELECT position, epoch, seq, kind, count, crc, class, at_s FROM record
+    WHERE position > ? AND position < ? ORDER BY position LIMIT ?"""
+_DESCENDING: Final = """SELECT position, epoch, seq, kind, count, crc, class, at_s FROM record
+    WHERE position > ? AND position < ? ORDER BY position DESC LIMIT ?"""
+_ALL: Final = -1
+"""As a LIMIT."""
 Row = tuple[Any, ...]
+
+
+class Table(NamedTuple):
+    """What reads the whole of a table that is taken over, and what writes a row of it."""
+
+    read: str
+    write: str
+
+
+RECORD: Final = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+STATE: Final = Table("SELECT * FROM state", "INSERT OR IGNORE INTO state VALUES (?, ?)")
+MARK: Final = Table("SELECT * FROM mark", "INSERT OR IGNORE INTO mark VALUES (?, ?, ?, ?, ?)")
+HELD: Final = Table("SELECT * FROM held", "INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?, ?, ?)")
+DELIVERED: Final = Table("SELECT * FROM delivered", "INSERT OR IGNORE INTO delivered VALUES (?, ?)")
+DROPPED: Final = Table("SELECT * FROM dropped", "INSERT OR IGNORE INTO dropped VALUES (?, ?, ?, ?)")
+DROPPED_CELL: Final = Table("SELECT * FROM dropped_cell", "INSERT OR IGNORE INTO dropped_cell VALUES (?, ?, ?, ?, ?)")
+EPOCH: Final = Table("SELECT * FROM epoch", "INSERT OR IGNORE INTO epoch VALUES (?, ?, ?)")
+LEDGER: Final = Table("SELECT * FROM ledger", "INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?, ?)")
+TALLY: Final = Table("SELECT * FROM tally", "INSERT OR IGNORE INTO tally VALUES (?, ?, ?, ?, ?, ?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +133,7 @@ class _Salvage:
         is_whole = scan.is_whole and len(rows) == len(scan.rows)
         try:
             for part in self._parts(rows):
-                self._insert("record", part)
+                self._insert(RECORD, part)
                 self._records += len(part)
             self._small_tables()
             is_whole = is_whole and not self._ledgers_lost and self._ledger()
@@ -143,52 +167,50 @@ class _Salvage:
 
     def _small_tables(self) -> None:
         """What was learned and counted, keys of messages, readings that wait for the clock: row by row, each for itself."""
-        self._insert("state", [row for row in self._readable("state") if _are(row, str, str)])
-        self._insert("mark", [row for row in self._readable("mark") if _is_mark(row)])
-        self._insert("held", [row for row in self._readable("held") if _is_held(row)])
-        self._insert("delivered", [row for row in self._readable("delivered") if _is_keys(row)])
-        dropped, cells = self._whole("dropped", _is_counts), self._whole("dropped_cell", _is_cell_counts)
+        self._insert(STATE.write, [row for row in self._readable(STATE) if _are(row, str, str)])
+        self._insert(MARK.write, [row for row in self._readable(MARK) if _is_mark(row)])
+        self._insert(HELD.write, [row for row in self._readable(HELD) if _is_held(row)])
+        self._insert(DELIVERED.write, [row for row in self._readable(DELIVERED) if _is_keys(row)])
+        dropped, cells = self._whole(DROPPED, _is_dropped), self._whole(DROPPED_CELL, _is_dropped_cell)
         if dropped is not None and cells is not None:
-            self._insert("dropped", dropped)
-            self._insert("dropped_cell", cells)
+            self._insert(DROPPED.write, dropped)
+            self._insert(DROPPED_CELL.write, cells)
 
     def _ledger(self) -> bool:
-        tables = {
-            "epoch": self._whole("epoch", _is_counts),
-            "ledger": self._whole("ledger", _is_ledger),
-            "tally": self._whole("tally", _is_tally),
-        }
-        if any(rows is None for rows in tables.values()):
+        tables = (
+            (EPOCH, self._whole(EPOCH, _is_epoch)),
+            (LEDGER, self._whole(LEDGER, _is_ledger)),
+            (TALLY, self._whole(TALLY, _is_tally)),
+        )
+        if any(rows is None for _, rows in tables):
             return False
         self._db.execute("BEGIN IMMEDIATE")
-        for table, rows in tables.items():
-            self._write(table, rows or [])
+        for table, rows in tables:
+            self._write(table.write, rows or [])
         self._db.execute("COMMIT")
         return True
 
-    def _readable(self, table: str) -> list[Row]:
+    def _readable(self, table: Table) -> list[Row]:
         """Its rows up to the first that cannot be read."""
         found: list[Row] = []
         with suppress(sqlite3.DatabaseError):
-            found.extend(self._old.execute(f"SELECT * FROM {table}"))  # noqa: S608 - a name from here
+            found.extend(self._old.execute(table.read))
         return found
 
-    def _whole(self, table: str, fits: Callable[[Row], bool]) -> list[Row] | None:
+    def _whole(self, table: Table, fits: Callable[[Row], bool]) -> list[Row] | None:
         try:
-            found = self._old.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a name from here
+            found = self._old.execute(table.read).fetchall()
         except sqlite3.DatabaseError:
             return None
         return found if all(map(fits, found)) else None
 
-    def _insert(self, table: str, rows: Sequence[Row]) -> None:
+    def _insert(self, statement: str, rows: Sequence[Row]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
-        self._write(table, rows)
+        self._write(statement, rows)
         self._db.execute("COMMIT")
 
-    def _write(self, table: str, rows: Sequence[Row]) -> None:
-        if rows:
-            places = ", ".join("?" * len(rows[0]))
-            self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608
+    def _write(self, statement: str, rows: Sequence[Row]) -> None:
+        self._db.executemany(statement, rows)
 
 
 class Scan:
@@ -200,14 +222,14 @@ class Scan:
         self._looks = looks
         self._hints: Sequence[int] = ()
         self.rows: list[Row] = []
-        low = self._read(0, _END, "ASC")
+        low = self._read(0, _END, _ASCENDING)
         self.is_whole = low is None
         """Whether nothing was in the way."""
         if low is not None:
             self._hints = self._of_index()
         while low is not None and (found := self._next(low)) is not None:
             self._between(low, found)
-            low = self._read(found - 1, _END, "ASC")
+            low = self._read(found - 1, _END, _ASCENDING)
         self.rows.sort(key=lambda row: row[0])
 
     def _between(self, after: int, before: int) -> None:
@@ -216,8 +238,8 @@ class Scan:
         while stretches and self._looks > 0:
             self._looks -= 1
             after, before = stretches.popleft()
-            low = self._read(after, before, "ASC")
-            high = None if low is None else self._read(low, before, "DESC")
+            low = self._read(after, before, _ASCENDING)
+            high = None if low is None else self._read(low, before, _DESCENDING)
             if low is not None and high is not None and high - low > 3:
                 middle = (low + high) // 2
                 stretches += [(low + 1, middle), (middle - 1, high - 1)]
@@ -264,31 +286,30 @@ class Scan:
             found.update(row[0] for row in self._db.execute("SELECT position FROM record WHERE class > 0"))
         return sorted(found)
 
-    def _read(self, after: int, before: int, order: str) -> int | None:
+    def _read(self, after: int, before: int, query: str) -> int | None:
         """Reads from one end; None when all was read, else the position next to the damage."""
-        query = f"SELECT {_ROW} FROM record WHERE position > ? AND position < ? ORDER BY position {order}"  # noqa: S608
         while True:
             try:
-                for row in self._db.execute(query, (after, before)):
-                    after, before = self._took(row, after, before, order)
+                for row in self._db.execute(query, (after, before, _ALL)):
+                    after, before = self._took(row, after, before, query)
             except sqlite3.DatabaseError:
                 # Python's sqlite3 steps ahead: the row before the damage went with the error.
                 try:
-                    last = self._db.execute(f"{query} LIMIT 1", (after, before)).fetchone()
+                    last = self._db.execute(query, (after, before, 1)).fetchone()
                     if last is None:
                         return None
-                    after, before = self._took(last, after, before, order)
+                    after, before = self._took(last, after, before, query)
                 except sqlite3.DatabaseError:
-                    return after if order == "ASC" else before
+                    return after if query is _ASCENDING else before
             else:
                 return None
 
-    def _took(self, row: Row, after: int, before: int, order: str) -> tuple[int, int]:
+    def _took(self, row: Row, after: int, before: int, query: str) -> tuple[int, int]:
         position = row[0]
         if not after < position < before:  # damage may lead back to where it came from
             raise sqlite3.DatabaseError(f"expected a position between {after} and {before}, found {position}")
         self.rows.append(row)
-        return (position, before) if order == "ASC" else (after, position)
+        return (position, before) if query is _ASCENDING else (after, position)
 
 
 def trusted(rows: Sequence[Row]) -> list[Row]:
@@ -329,11 +350,15 @@ def _is_keys(row: Row) -> bool:
     return _are(row, int, bytes) and len(row[1]) % KEY_BYTES == 0
 
 
-def _is_counts(row: Row) -> bool:
-    return all(isinstance(value, int) for value in row)
+def _is_dropped(row: Row) -> bool:
+    return _are(row, int, int, int, int)
 
 
-def _is_cell_counts(row: Row) -> bool:
+def _is_epoch(row: Row) -> bool:
+    return _are(row, int, int, int)
+
+
+def _is_dropped_cell(row: Row) -> bool:
     return _are(row, int, int, str, int, int)
 
 

@@ -89,6 +89,17 @@ def open_at(path: Path, epoch: int, max_bytes: int = BIG, at: Crashing | None = 
     return Spool(path, edge="edge-1", epoch=epoch, max_bytes=max_bytes, at=at or Crashing(), **more)
 
 
+def cut_off_after(path: Path, epoch: int, record: Encoded) -> None:
+    """A power cut just after the record was journaled: it is in the write-ahead log only."""
+    ahead = path.with_name(f"{path.name}-wal")
+    spool = open_at(path, epoch)
+    spool.journal([record], {})
+    left = path.read_bytes(), ahead.read_bytes()
+    spool.close()
+    path.write_bytes(left[0])
+    ahead.write_bytes(left[1])
+
+
 def increments(equipment: str, batch: SampleBatch) -> dict[tuple[str, int], Increment]:
     """By the plain definition: one row at a time."""
     found: dict[tuple[str, int], Increment] = {}

@@ -15,7 +15,7 @@ from edge.journal import Journal
 from edge.spool_file import PAGE_BYTES
 from edge.spool_ledger import SpoolLedger
 from telemetry.messages import Kind
-from tests.edge.spools import NOW_US, batch_of, event, everything, forwarded, journal, open_at
+from tests.edge.spools import NOW_US, batch_of, cut_off_after, event, everything, forwarded, journal, open_at
 
 RECORDS = 60
 
@@ -80,13 +80,7 @@ def test_whatever_page_is_damaged_the_next_start_journals_and_the_file_is_kept(p
 def test_what_was_committed_last_is_in_what_is_moved_aside(path: Path) -> None:
     """A power cut leaves it in the write-ahead log."""
     fill(path)
-    ahead = path.with_name(f"{path.name}-wal")
-    spool = open_at(path, 2)
-    spool.journal([event(0)], {})
-    cut = path.read_bytes(), ahead.read_bytes()
-    spool.close()
-    path.write_bytes(cut[0])
-    ahead.write_bytes(cut[1])
+    cut_off_after(path, 2, event(0))
     spoil_aside(path)
     spool = open_at(path, 3)
     assert spool.lost_file is not None

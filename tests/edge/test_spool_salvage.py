@@ -20,7 +20,7 @@ from edge.spool_ledger import SpoolLedger
 from edge.spool_salvage import Scan, trusted
 from telemetry.messages import Kind
 from telemetry.wire import Encoded, decode_dropped, decode_ledger
-from tests.edge.spools import NOW_US, Crash, batch_of, event, forwarded, increments, journal, open_at
+from tests.edge.spools import NOW_US, Crash, batch_of, cut_off_after, event, forwarded, increments, journal, open_at
 
 RECORDS = 60
 SAMPLES = 300
@@ -48,6 +48,15 @@ def records_in(path: Path) -> Iterator[Encoded]:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
         for kind, count, crc, value in db.execute("SELECT kind, count, crc, value FROM record ORDER BY position"):
             yield Encoded(Kind(kind), count, crc, value)
+
+
+@pytest.fixture
+def in_small_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sent]:
+    """A spool whose next start salvages it in many transactions; what is in it."""
+    written = fill(path)
+    spoil(path, root_of(path, "aside"), size=8)
+    monkeypatch.setattr(spool_salvage, "PART_BYTES", 20_000)
+    return written
 
 
 def pages(path: Path) -> int:
@@ -205,13 +214,7 @@ def wide(batch: Any) -> Encoded:
 def test_what_was_only_in_the_write_ahead_log_is_taken_over(path: Path) -> None:
     """A power cut leaves it there."""
     fill(path)
-    ahead = path.with_name(f"{path.name}-wal")
-    spool = open_at(path, 2)
-    spool.journal([event(7)], {})
-    cut = path.read_bytes(), ahead.read_bytes()
-    spool.close()
-    path.write_bytes(cut[0])
-    ahead.write_bytes(cut[1])
+    cut_off_after(path, 2, event(7))
     spoil(path, root_of(path, "aside"), size=8)
     spool = open_at(path, 3)
     records = forwarded(spool)
@@ -275,21 +278,18 @@ def test_a_mark_that_names_nothing_is_taken_away(path: Path, name: bytes) -> Non
 
 
 def test_a_salvage_that_is_killed_is_done_again_and_nothing_comes_twice(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    in_small_parts: list[Sent], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = fill(path)
-    spoil(path, root_of(path, "aside"), size=8)
-    monkeypatch.setattr(spool_salvage, "PART_BYTES", 20_000)
     insert = spool_salvage._Salvage._insert
     for killed_at in range(1, 40):
         calls = 0
 
-        def dying(self: Any, table: str, rows: Any, *, last: int = killed_at) -> None:
+        def dying(self: Any, statement: str, rows: Any, *, last: int = killed_at) -> None:
             nonlocal calls
             calls += 1
             if calls == last:
-                raise Crash(table)
-            insert(self, table, rows)
+                raise Crash(statement)
+            insert(self, statement, rows)
 
         with monkeypatch.context() as patched:
             patched.setattr(spool_salvage._Salvage, "_insert", dying)
@@ -301,7 +301,7 @@ def test_a_salvage_that_is_killed_is_done_again_and_nothing_comes_twice(
     else:
         raise AssertionError("it never ended")
     assert killed_at > 5
-    assert of_epoch(forwarded(spool), 1, Kind.SAMPLES) == written
+    assert of_epoch(forwarded(spool), 1, Kind.SAMPLES) == in_small_parts
     assert spool.lost_file is not None
     ledgers, _ = published(spool)
     assert sum(e.samples for one in ledgers if one.epoch == 1 for e in one.entries) == RECORDS * SAMPLES
@@ -310,20 +310,17 @@ def test_a_salvage_that_is_killed_is_done_again_and_nothing_comes_twice(
 
 
 def test_a_disk_without_room_for_all_of_it_keeps_what_it_can_and_the_edge_goes_on(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    in_small_parts: list[Sent], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = fill(path)
-    spoil(path, root_of(path, "aside"), size=8)
-    monkeypatch.setattr(spool_salvage, "PART_BYTES", 20_000)
     write = spool_salvage._Salvage._write
     parts = 0
 
-    def filling(self: Any, table: str, rows: Any) -> None:
+    def filling(self: Any, statement: str, rows: Any) -> None:
         nonlocal parts
         parts += 1
         if parts > 3:
             raise sqlite3.OperationalError("database or disk is full")
-        write(self, table, rows)
+        write(self, statement, rows)
 
     monkeypatch.setattr(spool_salvage._Salvage, "_write", filling)
     spool = open_at(path, 2)
@@ -332,7 +329,7 @@ def test_a_disk_without_room_for_all_of_it_keeps_what_it_can_and_the_edge_goes_o
     assert not spool.salvaged.is_whole
     journal(spool, batch_of("e", 3))
     records = forwarded(spool)
-    assert of_epoch(records, 1, Kind.SAMPLES) == written[: spool.salvaged.records]
+    assert of_epoch(records, 1, Kind.SAMPLES) == in_small_parts[: spool.salvaged.records]
     assert records[-1][:2] == (2, 0)
     spool.close()
     assert not salvage_mark(path).exists(), "not again at each start: the file that was moved aside has the rest"
