@@ -17,6 +17,7 @@ from edge.counters import Counted, Counters, Wrapping
 from edge.decode import make_layout
 from edge.plan import Limits, plan
 from telemetry.messages import Event
+from telemetry.name_block import NameBlock
 from telemetry.quality import BAD_COMMS, GOOD, UNCERTAIN_OUT_OF_RANGE, UNCERTAIN_STALE
 from tests.edge.naive_counters import NaiveCounter
 from tests.edge.profiles import make_profile
@@ -48,6 +49,15 @@ def counters(state: dict[str, str] | None = None) -> Counters:
     for block in (LIFT, BOILER):
         made.add(block, [RULES.get(name) for name in block.names])
     return made
+
+
+def forgotten(block: NameBlock, count: float) -> Counters:
+    """A stage that counted so far by a rule of its own, and whose block was taken away since."""
+    stage = Counters({})
+    stage.add(block, [Wrapping(65536, 16384)])
+    stage.count(columns_of([(block, 0, T0, count, GOOD)]))
+    stage.forget(block)
+    return stage
 
 
 def rows_from(readings: Sequence[tuple[tuple[object, int], float, int]]) -> list[Row]:
@@ -228,10 +238,7 @@ def test_state_of_points_that_are_not_read_any_more_is_kept() -> None:
 
 def test_a_counter_goes_on_in_a_block_made_anew_and_by_a_changed_rule() -> None:
     old, new = block_of("e", "p"), block_of("e", "q", "p")
-    stage = Counters({})
-    stage.add(old, [Wrapping(65536, 16384)])
-    stage.count(columns_of([(old, 0, T0, 60_000.0, GOOD)]))
-    stage.forget(old)
+    stage = forgotten(old, 60_000.0)
     before = columns_of([(old, 0, T0, 5.0, GOOD)])
     assert stage.count(before).columns is before
     stage.add(new, [None, Wrapping(10_000, 5_000, scale=2.0)])
@@ -242,13 +249,10 @@ def test_a_counter_goes_on_in_a_block_made_anew_and_by_a_changed_rule() -> None:
 
 def test_a_last_count_that_a_changed_rule_does_not_know_is_no_wrap() -> None:
     """10,000 is no count of 0 … 9,999, however near its end: nobody knows what was counted since."""
-    block, again = block_of("e", "p"), block_of("e", "q", "p")
-    stage = Counters({})
-    stage.add(block, [Wrapping(65536, 16384)])
-    stage.count(columns_of([(block, 0, T0, 10_000.0, GOOD)]))
-    stage.forget(block)
-    stage.add(again, [None, Wrapping(10_000, 5_000)])
-    found = stage.count(columns_of([(again, 1, T0, 5.0, GOOD)]))
+    block = block_of("e", "q", "p")
+    stage = forgotten(block_of("e", "p"), 10_000.0)
+    stage.add(block, [None, Wrapping(10_000, 5_000)])
+    found = stage.count(columns_of([(block, 1, T0, 5.0, GOOD)]))
     assert [event.code for event in found.events] == ["counter-reset"]
 
 

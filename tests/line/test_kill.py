@@ -107,17 +107,19 @@ def test_each_part_is_killed_in_turn_during_a_replay_and_nothing_is_lost_or_doub
         line.wait_ready()
         for door in range(DOORS):
             for point in POINTS:
-                eventually(
-                    lambda door=door, point=point: distinct(server.url, f"door-{door}", point) == ROWS,  # type: ignore[misc]
-                    60,
-                    lambda door=door, point=point: (  # type: ignore[misc]
-                        f"{distinct(server.url, f'door-{door}', point)} of {ROWS}\n{everything(line)}"
-                    ),
-                )
+                wait_for_all(line, server.url, f"door-{door}", point)
         report = eventually(lambda: settled(line), 60, lambda: json.dumps(line.audit()) + everything(line))
         assert (report["lost"], report["doubled"]) == (0, 0), report
         assert report["stored"] >= ROWS * DOORS * len(POINTS)
         assert raises_of_each_alarm(server.url) <= {1}
+
+
+def wait_for_all(line: Line, url: str, equipment: str, point: str) -> None:
+    eventually(
+        lambda: distinct(url, equipment, point) == ROWS,
+        60,
+        lambda: f"{equipment}/{point}: {distinct(url, equipment, point)} of {ROWS}\n{everything(line)}",
+    )
 
 
 def progress(url: str) -> int:
