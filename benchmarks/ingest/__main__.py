@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.ingest import flushes, late, latency, small, telegraf, throughput
+from benchmarks.ingest import flushes, late, latency, small, steady, telegraf, throughput
 from benchmarks.ingest.fleet import Fleet
 from benchmarks.ingest.report import SHOWN, throughputs
 from benchmarks.machine import machine
 
-ROWS = ("throughput", "raw", "writers", "latency", "small", "telegraf", "embedded", "flushes", "late")
+ROWS = ("throughput", "raw", "writers", "latency", "small", "telegraf", "embedded", "flushes", "late", "steady")
 FULL_PER_S = 2_000_000
 DEFAULT_S = {"raw": 15.0, "telegraf": 2.5, "embedded": 5.0}
 
@@ -48,7 +48,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--jitter-us", type=int, default=2_000, help="how late a poll may be")
     parser.add_argument(
-        "--seconds", type=float, help="default: 60; raw 15; telegraf 2.5; embedded 5; latency 15 a phase; small 240"
+        "--seconds",
+        type=float,
+        help="default: 60; raw 15; telegraf 2.5; embedded 5; latency 15 a phase; small 240; steady 3,600",
     )
     parser.add_argument("--samples", type=int, help="instead of --seconds")
     parser.add_argument("--rounds", type=int, help="runs of each side; default: 1; raw 5")
@@ -57,6 +59,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "--window", type=int, help="latency: samples on their way; default: 2 M, 8 M from 100,000 signals on"
     )
     parser.add_argument("--background", action="store_true", help="TimescaleDB's own jobs run as well")
+    parser.add_argument("--flavour", choices=("timescale", "plain"), default="timescale", help="steady")
     parser.add_argument("--no-audit", action="store_true")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(words)
@@ -77,6 +80,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         return late.measure(arguments.samples or 4_000_000, arguments.rounds or 3)
     if arguments.row == "small":
         return small.measure(arguments.seconds or 240.0)
+    if arguments.row == "steady":
+        return steady.measure(arguments.seconds or 3_600.0, arguments.flavour)
     case = throughput.Case(
         fleet,
         arguments.samples or int((arguments.seconds or DEFAULT_S.get(arguments.row, 60.0)) * FULL_PER_S),

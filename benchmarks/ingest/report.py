@@ -73,6 +73,21 @@ def smalls(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"real time to bulk: **{found['ratio']:.2f}** (limit 1.5)"])
 
 
+def steadiness(found: dict[str, Any]) -> str:
+    """A table with one line."""
+    return "\n".join(
+        [
+            "| 10,000 samples/s | samples | CPU s a million | MiB at each tenth | peak | MiB an hour, second half "
+            "| p50 · p99 | audit |",
+            "|---|---|---|---|---|---|---|---|",
+            f"| {found['flavour']}, {found['seconds']:,} s | {found['samples']:,} | {found['cpu_per_million_s']:.2f} "
+            f"| {' '.join(f'{one:.1f}' for one in found['resident_mb'])} | {found['peak_mb']:.1f} "
+            f"| **{found['slope_mb_per_h']:+.2f}** | {found['p50_s'] * 1e3:.0f} · {found['p99_s'] * 1e3:.0f} ms "
+            f"| lost {found['lost']}, doubled {found['doubled']} |",
+        ]
+    )
+
+
 def peers(found: dict[str, Any]) -> str:
     """Vigil's line and Telegraf's three."""
     lines = [
@@ -131,6 +146,7 @@ _PEERS: Final = {
 SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
     "latency": latencies,
     "small": smalls,
+    "steady": steadiness,
     "telegraf": peers,
     "flushes": sizes,
     "late": lates,
