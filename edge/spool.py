@@ -27,6 +27,7 @@ from edge.ledger import Increments, add
 from edge.provisional import Provisional, Released
 from edge.spool_bounds import EVENTS, OVERHEAD, Bounds, Counts, Mark, Policy, Whole, class_of
 from edge.spool_clock import SpoolClock, first_age_s
+from edge.spool_copies import keep_copy
 from edge.spool_dropped import Dropped
 from edge.spool_file import lock, make_room, open_file, roll_back, suspect, until_sound
 from edge.spool_keys import Keys
@@ -326,6 +327,10 @@ class Spool:
         self.seq += 1
         return identity
 
+    def _insert_twice(self, record: Encoded) -> None:
+        self._insert(record)
+        keep_copy(self._db, self._position, record.value)
+
     def _count(self, increments: Increments) -> None:
         if not self._counted:
             self._counted = dict(increments)
@@ -383,13 +388,13 @@ class Spool:
         record = self._dropped.record()
         if record is None:
             return 0
-        self._insert(record)
+        self._insert_twice(record)
         return 1
 
     def _publish_ledger(self) -> int:
         present = {epoch for epoch, left in self._bounds.stock.records_of.items() if left > 0}
         records = self._ledger.records(self.seq - 1, present)
         for record in records:
-            self._insert(record)
+            self._insert_twice(record)
         self._staged.append(lambda: self._ledger.published(present))
         return len(records)

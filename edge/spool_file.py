@@ -63,6 +63,8 @@ _SCHEMA: Final = (
     id INTEGER PRIMARY KEY CHECK (id = 0), wall_us INTEGER NOT NULL, at_s INTEGER NOT NULL, boot TEXT NOT NULL,
     offset_us INTEGER)""",
 )
+_COPY: Final = "CREATE TABLE IF NOT EXISTS copy (position INTEGER PRIMARY KEY, value BLOB NOT NULL)"
+"""Of edge.spool_copies. An earlier release of this version does without it, so it is no version of its own."""
 
 
 def open_file(path: Path, *, aside: str, at_s: int = 0) -> tuple[sqlite3.Connection, Path | None]:
@@ -163,6 +165,7 @@ def _connect(path: Path, at_s: int) -> sqlite3.Connection:
         room = max(min(CHECKPOINT_BYTES, disk.f_bavail * disk.f_frsize // 8), CHECKPOINT_MIN_BYTES)
         db.execute(f"PRAGMA wal_autocheckpoint = {room // page}")
         _migrate(db, path, at_s)
+        db.execute(_COPY)
         undo.pop_all()
     return db
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge.spool_bounds import CLASSES, EVENTS
+from edge.spool_copies import mended
 from edge.spool_tail import Stored, Tail
 from telemetry.messages import Kind
 from telemetry.wire import Encoded, Identity
@@ -41,10 +42,11 @@ class SpoolReader:
         found: list[Stored] = []
         corrupt: list[int] = []
         taken = 0
-        for position, epoch, seq, kind, count, crc, value in rows:
+        for position, epoch, seq, kind, count, crc, read in rows:
             if self.tail.is_out(position):
                 continue
-            if not _is_whole(kind, count, crc, value):
+            value = mended(self.db, kind, position, crc, read)
+            if not isinstance(value, bytes) or not _is_whole(kind, count, crc, value):
                 corrupt.append(position)
                 continue
             taken += len(value)
@@ -90,5 +92,5 @@ class SpoolReader:
         self.tail.push(self.read(after, max_records=1 << 40, max_bytes=1 << 60))
 
 
-def _is_whole(kind: object, count: object, crc: object, value: object) -> bool:
-    return isinstance(value, bytes) and zlib.crc32(value) == crc and isinstance(count, int) and kind in CLASSES
+def _is_whole(kind: object, count: object, crc: object, value: bytes) -> bool:
+    return zlib.crc32(value) == crc and isinstance(count, int) and kind in CLASSES
