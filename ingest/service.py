@@ -168,14 +168,16 @@ def _say_end(task: asyncio.Future[Any]) -> None:
 async def _tend(settings: Settings, worker: Worker) -> None:
     """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, the lag."""
     async with await connect(settings, INGEST, autocommit=True) as connection, answering(connection):
-        behind = await rebuild_latest(connection)
+        async with worker.watch.over(connection):
+            behind = await rebuild_latest(connection)
         if behind:
             log.info("latest rebuilt", signals=behind)
         checked = time.monotonic()
         while True:
             began = time.monotonic()
             rows = worker.latest.due(began)
-            await write_latest(connection, rows)
+            async with worker.watch.over(connection):
+                await write_latest(connection, rows)
             metrics.LATEST.inc(len(rows))
             await asyncio.sleep(max(LATEST_EVERY_S, (time.monotonic() - began) * (1 / LATEST_SHARE - 1)))
             if time.monotonic() - checked > CHECK_EVERY_S:
@@ -187,7 +189,7 @@ async def _check(connection: Connection, worker: Worker) -> None:
     lag = await worker.lag()
     metrics.LAG.set(max(lag, 0))
     if lag == 0:
-        async with connection.transaction():
+        async with worker.watch.over(connection), connection.transaction():
             await write_changes(connection, await worker.silent(connection))
 
 

@@ -58,7 +58,9 @@ class Worker:
         self._health = health
         self._clock = settings.the_clock
         self._side = side
-        self._writer = Writer(settings, connection, side, _frozen_watch(settings), timescale=timescale)
+        self.watch = _frozen_watch(settings)
+        """Over every transaction that takes locks on rows which a worker before this one may still hold."""
+        self._writer = Writer(settings, connection, side, self.watch, timescale=timescale)
         self._reader: Reader | None = None
         self._decoder = Decoder()
         self._fetch_records = FIRST_RECORDS

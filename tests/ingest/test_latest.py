@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 
 from ingest.copy import Rows, ordered
 from ingest.copying import copy_rows
 from ingest.latest import rebuild_latest, write_latest
+from ingest.online import SILENT_S
 from ingest.signals import SignalTable
 from telemetry.settings import Settings
 from telemetry.store import INGEST, LATEST_CHANNEL, connect
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
+from tests.ingest.line import Edge, batch, ingesting, now_us, producing, until_stored
+from tests.ingest.test_register import equipment, plant
 
 MIDNIGHT_US = 1_800_057_600_000_000
 SIGNALS = 40
@@ -155,3 +159,30 @@ def changed_since(store: Settings, seen: str) -> int:
 
 async def _rows_of(rebuilding: Any) -> None:
     assert await rebuilding == SIGNALS
+
+
+HELD_UP = {
+    "latest": "SELECT value FROM latest WHERE value = 2",
+    "equipment_online": "SELECT online FROM equipment WHERE NOT online",
+}
+
+
+@pytest.mark.parametrize(("held", "goes_on"), HELD_UP.items(), ids=HELD_UP)
+async def test_a_frozen_session_is_ended_that_holds_up_what_goes_on_beside_the_flushes(
+    plain_store: Settings, held: str, goes_on: str
+) -> None:
+    store = plain_store
+    async with producing(store) as producer, ingesting(store):
+        edge = Edge(producer)
+        await edge.send_samples(batch(["a/x"], samples=1, value=1.0))
+        await edge.send_registry(plant(equipment("a")))
+        await edge.send_heartbeat(["a"], time_us=now_us() - round((SILENT_S - 5) * 1e6))
+        await until(lambda: bool(execute(store.store, "SELECT value FROM latest")), what="the first reading")
+        await until_stored(store, edge)
+        with suppress(psycopg.OperationalError):
+            async with await connect(store, INGEST) as frozen:
+                await frozen.execute(sql.SQL("SELECT FROM store.{} FOR UPDATE").format(sql.Identifier(held)))
+                assert not execute(store.store, goes_on)
+                await edge.send_samples(batch(["a/x"], samples=1, start_us=now_us(), value=2.0))
+                await until(lambda: bool(execute(store.store, goes_on)), what="what the frozen session held up")
+    assert ("vigil", "frozen-worker-terminated") in execute(store.store, "SELECT scheme, code FROM events")
