@@ -89,7 +89,7 @@ class Spool:
         with ExitStack() as undo:
             self._db, lost = open_file(self._path, aside=self._aside, at_s=first_age_s(self.stamps))
             undo.callback(self._db.close)
-            self.salvaged = salvage(self._db, self._path) or self.salvaged
+            self.salvaged = salvage(self._db, self._path, at_s=first_age_s(self.stamps)) or self.salvaged
             self.lost_file = self.lost_file or lost or (self.salvaged.moved_to if self.salvaged else None)
             self.tail = Tail(tail_bytes)
             self._bounds = Bounds(self._db, self.tail, max_bytes=max_bytes, max_age_s=max_age_s, policy=policy)

@@ -133,6 +133,28 @@ def salvage_mark(path: Path) -> Path:
     return path.with_suffix(".salvage")
 
 
+def moved_by(path: Path) -> Path | None:
+    """The file that the mark names. None where there is none, or it names no file beside it: a
+    power cut may leave it empty.
+    """
+    try:
+        name = salvage_mark(path).read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    moved = path.parent / name
+    return moved if name and moved.parent == path.parent and moved.is_file() else None
+
+
+def to_disk(folder: Path) -> None:
+    """Makes what was renamed or deleted in a folder durable, where its file system lets it."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def suspect(path: Path, why: str) -> None:
     """Damage was found while it was used: the next opening checks the file whole, however large it is."""
     log.error("spool is damaged; it is checked whole at the next start", file=str(path), why=why)

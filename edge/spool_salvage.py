@@ -5,8 +5,8 @@ Invariants
   trusted is left out: its number might be another's. Of one epoch, position − seq is the same for all records.
 - A record whose bytes are gone but whose row is whole comes over without them: the spool sets it aside as corrupt and reports
   it as dropped, by seq and samples, like any other.
-- The ledger comes over only where every record of the file is accounted for, and no ledger record among them is damaged: one
-  after it would settle what it never said. Without it the audit takes what arrives by ingest's own count.
+- The ledger comes over only where every record of the file is accounted for, and no ledger record among them is damaged with its copy:
+  one after it would settle what it never said. Without it the audit takes what arrives by ingest's own count.
 - Nothing is written to the file that was moved aside. A salvage that is killed is done again at the next start, from the
   beginning: the mark that asks for it goes last. One that the disk has no room for ends where it is.
 """
@@ -27,7 +27,8 @@ import orjson
 import structlog
 
 from edge.spool_bounds import CLASSES, class_of
-from edge.spool_file import as_text, roll_back, salvage_mark
+from edge.spool_copies import mended
+from edge.spool_file import as_text, moved_by, roll_back, salvage_mark, to_disk
 from edge.spool_keys import KEY_BYTES
 from telemetry.messages import Kind
 
@@ -79,20 +80,20 @@ class Salvaged:
     """Whether every row of a record was read, and the ledger with them: only then is it taken over."""
 
 
-def salvage(db: sqlite3.Connection, path: Path) -> Salvaged | None:
+def salvage(db: sqlite3.Connection, path: Path, *, at_s: int = 0) -> Salvaged | None:
     """Takes over what the file that was moved aside last still holds, if a mark asks for it. `path`: the new spool's.
+
+    `at_s`: what records of a version that kept no time count as journaled at.
 
     Raises sqlite3.OperationalError where the new file cannot be written at all; a disk that fills ends it early.
     """
     mark = salvage_mark(path)
-    try:
-        name = mark.read_bytes().decode(errors="replace")
-    except FileNotFoundError:
+    if not mark.exists():
         return None
-    found, moved = None, path.parent / name
-    if name and moved.parent == path.parent and moved.is_file():
+    found, moved = None, moved_by(path)
+    if moved is not None:
         log.warning("spool is salvaged; readings wait for it", file=str(moved), bytes=moved.stat().st_size)
-        found = _taken_over(db, moved)
+        found = _taken_over(db, moved, at_s)
         log.warning(
             "spool was salvaged",
             file=str(moved),
@@ -101,15 +102,17 @@ def salvage(db: sqlite3.Connection, path: Path) -> Salvaged | None:
             is_whole=found.is_whole,
         )
     mark.unlink()
+    to_disk(path.parent)  # a mark that came back with the power would take the ledger over twice
     return found
 
 
-def _taken_over(db: sqlite3.Connection, moved: Path) -> Salvaged:
+def _taken_over(db: sqlite3.Connection, moved: Path, at_s: int) -> Salvaged:
     ahead = moved.with_name(f"{moved.name}-wal")
     had_ahead = ahead.exists()
     try:
         with closing(sqlite3.connect(f"{moved.absolute().as_uri()}?mode=ro", uri=True)) as old:
             old.text_factory = as_text
+            _as_of_today(old, at_s)
             return _Salvage(db, old, moved).run()
     except sqlite3.DatabaseError as error:
         log.error("spool cannot be salvaged any further", file=str(moved), why=str(error))
@@ -118,6 +121,13 @@ def _taken_over(db: sqlite3.Connection, moved: Path) -> Salvaged:
         moved.with_name(f"{moved.name}-shm").unlink(missing_ok=True)
         if not had_ahead:
             ahead.unlink(missing_ok=True)
+
+
+def _as_of_today(old: sqlite3.Connection, at_s: int) -> None:
+    """Of version 0, whose records have no time: as if they had. The view is in memory; nothing is written."""
+    columns = {row[1] for row in old.execute("PRAGMA table_info (record)")}
+    if columns and "at_s" not in columns:
+        old.execute(f"CREATE TEMP VIEW record AS SELECT *, {at_s:d} AS at_s FROM main.record")  # noqa: S608
 
 
 class _Salvage:
@@ -147,7 +157,7 @@ class _Salvage:
         part: list[Row] = []
         size = 0
         for row in rows:
-            value = self._value(row[0])
+            value = self._value(row)
             self._without_bytes += not value
             self._ledgers_lost += row[3] == Kind.LEDGER and zlib.crc32(value) != row[5]
             part.append((*row, value))
@@ -158,12 +168,12 @@ class _Salvage:
         if part:
             yield part
 
-    def _value(self, position: int) -> bytes:
+    def _value(self, row: Row) -> bytes:
+        position, kind, crc, found = row[0], row[3], row[5], None
         with suppress(sqlite3.DatabaseError):
             found = self._old.execute("SELECT value FROM record WHERE position = ?", (position,)).fetchone()
-            if found is not None and isinstance(found[0], bytes):
-                return found[0]
-        return b""
+        value = mended(self._old, kind, position, crc, found[0] if found else None)
+        return value if isinstance(value, bytes) else b""
 
     def _small_tables(self) -> None:
         """What was learned and counted, keys of messages, readings that wait for the clock: row by row, each for itself."""
