@@ -5,8 +5,8 @@ Invariants
   trusted is left out: its number might be another's. Of one epoch, position − seq is the same for all records.
 - A record whose bytes are gone but whose row is whole comes over without them: the spool sets it aside as corrupt and reports
   it as dropped, by seq and samples, like any other.
-- The ledger comes over only where every record of the file is accounted for, and no ledger record among them is damaged with its copy:
-  one after it would settle what it never said. Without it the audit takes what arrives by ingest's own count.
+- The ledger comes over only where every record of the file is accounted for, and no ledger record among them is damaged with
+  its copy: one after it would settle what it never said. Without it the audit takes what arrives by ingest's own count.
 - Nothing is written to the file that was moved aside. A salvage that is killed is done again at the next start, from the
   beginning: the mark that asks for it goes last. One that the disk has no room for ends where it is.
 """
