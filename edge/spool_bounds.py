@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from edge.spool_dropped import Dropped, Gone
+from edge.spool_numbers import mend_numbers
 from edge.spool_tail import Tail
 from telemetry.messages import Kind
 
@@ -144,7 +145,8 @@ class Bounds:
         self._aged_s = 0
 
     def load(self) -> None:
-        """Counts what is on the disk."""
+        """Counts what is on the disk, once damaged numbers are put right."""
+        mend_numbers(self._db)
         for kind, epoch, records, size in self._db.execute(
             "SELECT kind, epoch, count(*), sum(length(value)) FROM record GROUP BY kind, epoch"
         ):
