@@ -71,8 +71,16 @@ def test_a_damaged_number_between_two_sound_ones_is_put_right(path: Path, positi
 def test_several_that_were_damaged_alike_are_put_right(path: Path) -> None:
     before = numbers(path)
     change(path, "UPDATE record SET epoch = epoch | 64 WHERE position IN (8, 11)")
+    change(path, "UPDATE record SET seq = seq | 64 WHERE position = 9")
     open_at(path, 9).close()
     assert numbers(path) == before
+
+
+def test_the_more_of_them_are_right(path: Path) -> None:
+    before = numbers(path)
+    change(path, "UPDATE record SET epoch = epoch | 64 WHERE position IN (7, 9)")
+    open_at(path, 9).close()
+    assert [one for one in numbers(path) if one not in before] == [(7, 2 << 40 | 64, 0)]
 
 
 @pytest.mark.parametrize("position", [1, RECORDS, RECORDS + 1, EPOCHS * RECORDS])
