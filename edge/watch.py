@@ -29,14 +29,16 @@ class Alarm:
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._at_s = 0.0
 
     def set(self, at_s: float, loop: asyncio.AbstractEventLoop) -> None:
         """Calls at this time of the loop, if not before."""
         if self._timer is not None:
-            if self._timer.when() <= at_s:
+            if self._at_s <= at_s:
                 return
             self._timer.cancel()
+        self._at_s = at_s  # uvloop's handle for a time that is now or past does not know it
         self._timer = loop.call_at(at_s, self._ring)
 
     def cancel(self) -> None:
