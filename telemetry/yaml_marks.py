@@ -24,6 +24,8 @@ MAX_DEPTH: Final = 64
 """Levels of nesting; the C composer recurses on the C stack, so this is checked before it runs."""
 MIN_NODES: Final = 100_000
 """Nodes that any file may have once its aliases are expanded; a longer text, one a character."""
+_TOO_DEEP_FOR_LIBYAML: Final = "exceeded maximum nesting depth"
+"""What libyaml 0.2.6 and later say. It reads ahead, so it may meet its own bound, which is higher, before ours is counted."""
 
 _PREFIX: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = (
@@ -211,7 +213,16 @@ def _compose_all(text: str) -> Iterator[yaml.Node]:
 
 def _check_depth(text: str) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=_CoreLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(None, None, f"more than {MAX_DEPTH} levels of nesting", event.start_mark)  # type: ignore[arg-type]
+    try:
+        for event in yaml.parse(text, Loader=_CoreLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise _too_deep(event.start_mark)
+    except yaml.MarkedYAMLError as error:
+        if error.problem == _TOO_DEEP_FOR_LIBYAML:
+            raise _too_deep(error.problem_mark) from None
+        raise
+
+
+def _too_deep(mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(None, None, f"more than {MAX_DEPTH} levels of nesting", mark)
