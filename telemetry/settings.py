@@ -6,7 +6,10 @@ A secret is never a value in a file that is committed: `…_file` fields name a 
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -25,13 +28,16 @@ from telemetry.profile import Name
 from telemetry.shard import parse_shard, split_edge
 
 CONFIG_FILE: Final = Path("vigil.toml")
+PREFIX: Final = "VIGIL_"
 _SECRET_WORDS: Final = ("password", "secret", "token")
+_OTHERS: Final = re.compile(r"VIGIL_(TEST|BENCH)_|VIGIL_(.+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
+"""Variables that are no settings: of the tests and benchmarks, and what Kubernetes sets for each service called vigil…"""
 
 
 class Settings(BaseSettings):
     """What every service can be told. Names in the environment are these in capitals after VIGIL_."""
 
-    model_config = SettingsConfigDict(env_prefix="VIGIL_", extra="forbid", toml_file=CONFIG_FILE, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", toml_file=CONFIG_FILE, frozen=True)
 
     log: str = Field("embedded:", description="embedded: · kafka://host:port[,host:port] · kafkas://… (TLS)")
     log_user: str | None = None
@@ -191,6 +197,22 @@ def load_settings(**flags: Any) -> Settings:
         raise ConfigError([Fault(str(CONFIG_FILE), 0, "", "TOML", str(error))]) from error
 
 
+def stray_variables(names: Iterable[str]) -> list[str]:
+    """Of the names of an environment those that look like a setting and are none, each said in a line.
+
+    Not a fault: one environment may serve several versions of Vigil.
+    """
+    found = []
+    for name in sorted(names):
+        wanted = name.lower().removeprefix(PREFIX.lower())
+        if wanted == name.lower() or wanted in Settings.model_fields or _OTHERS.match(name.upper()):
+            continue
+        near = get_close_matches(wanted, Settings.model_fields, n=1)
+        hint = f"; is {PREFIX}{near[0].upper()} meant?" if near else ""
+        found.append(f"{name}: ignored, there is no such setting{hint}")
+    return found
+
+
 def _setting_fault(details: Any) -> Fault:
     key = ".".join(map(str, details["loc"]))
     found = repr(details.get("input"))
@@ -205,7 +227,7 @@ def _setting_fault(details: Any) -> Fault:
 
 
 def _fault(key: str, expected: str, found: str) -> Fault:
-    return Fault("settings", 0, "VIGIL_" + key.upper(), expected, found)
+    return Fault("settings", 0, PREFIX + key.upper(), expected, found)
 
 
 def split_listen(text: str) -> tuple[str, int]:

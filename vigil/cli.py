@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from typing import Any
 import click
 
 from telemetry.errors import ConfigError, VigilError
-from telemetry.settings import Settings, load_settings
+from telemetry.settings import Settings, load_settings, stray_variables
 from vigil.backup_command import add_backup_commands
 
 INTERRUPTED = 130
@@ -34,9 +35,7 @@ def main() -> None:
         status = vigil.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.Abort:
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
@@ -87,6 +86,8 @@ class Commands(click.Group):
 @click.version_option(package_name="vigil-line", prog_name="vigil")
 def vigil() -> None:
     """Telemetry and monitoring for in-service equipment: elevators, forklifts, boilers."""
+    for line in stray_variables(os.environ):
+        click.echo(f"vigil: {line}", err=True)
 
 
 PLANT = click.option("--plant", type=click.Path(path_type=Path), help="Plant file (VIGIL_PLANT).")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.errors import ConfigError
-from telemetry.settings import Settings, is_loopback, load_settings, split_listen
+from telemetry.settings import Settings, is_loopback, load_settings, split_listen, stray_variables
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +68,21 @@ def test_an_unknown_name_in_the_file_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "vigil.toml").write_text('lagn = "en"\n')
     with pytest.raises(ConfigError, match="VIGIL_LAGN: expected a setting that exists"):
         load_settings()
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() -> None:
+    every = [f"VIGIL_{name.upper()}" for name in Settings.model_fields]
+    assert stray_variables([*every, "vigil_lang", "PATH", "VIGILANT_X", "VIGIL"]) == []
+    assert stray_variables(["VIGIL_SPOOL_MAXBYTES", "VIGIL_QQQQ"]) == [
+        "VIGIL_QQQQ: ignored, there is no such setting",
+        "VIGIL_SPOOL_MAXBYTES: ignored, there is no such setting; is VIGIL_SPOOL_MAX_BYTES meant?",
+    ]
+
+
+def test_variables_of_others_are_nobodys_mistake() -> None:
+    kubernetes = ["VIGIL_SERVICE_HOST", "VIGIL_PORT", "VIGIL_PORT_8480_TCP_ADDR", "VIGIL_EDGE_SERVICE_PORT_HTTP"]
+    assert stray_variables([*kubernetes, "VIGIL_TEST_TIMESCALE_URL", "VIGIL_BENCH_TELEGRAF"]) == []
+    assert len(stray_variables(["VIGIL_PORTS", "VIGIL_TESTS"])) == 2
 
 
 def test_a_file_that_is_no_toml_is_a_fault_of_that_file(tmp_path: Path) -> None:

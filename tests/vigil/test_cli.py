@@ -56,6 +56,13 @@ def test_every_fault_of_a_plant_is_said_at_once_with_its_line_and_the_status_is_
     assert sum(line.startswith("plant.yaml:4: ") for line in lines) >= 2
 
 
+def test_a_misspelt_variable_is_told_and_the_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIGIL_PLANTS", "x.yaml")
+    result = run("boards", "build", "--out", "boards", "--lang", "en", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr == "vigil: VIGIL_PLANTS: ignored, there is no such setting; is VIGIL_PLANT meant?\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
