@@ -1,13 +1,17 @@
 """The edge's own losses, told as events of scheme `vigil`, like any equipment's: on when they begin or grow (at most
-every REPEAT_S), off when nothing was lost for CLEAR_S. Pure: time is handed in."""
+every REPEAT_S), off when nothing was lost for CLEAR_S; a line in the log says when they begin and end. Time is handed in."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+import structlog
+
 from edge.spool_bounds import Counts
 from telemetry.messages import VIGIL_SCHEME, Event
+
+log = structlog.get_logger()
 
 REPEAT_S: Final = 10.0
 CLEAR_S: Final = 60.0
@@ -64,12 +68,16 @@ class LossReport:
             told = self._told.setdefault(code, _Told((0,) * len(names)))
             if self._changed_s.get(code, (None, 0.0))[0] != now:
                 self._changed_s[code] = (now, now_s)
+            lost = dict(zip(names, now, strict=True))
             if now != told.counts and (not told.on or now_s - told.at_s >= REPEAT_S):
+                if not told.on:
+                    log.warning("readings are lost", code=code, **lost)
                 told.counts, told.at_s, told.on = now, now_s, True
-                found.append(self._event(code, True, dict(zip(names, now, strict=True)), now_us))
+                found.append(self._event(code, True, lost, now_us))
             elif told.on and now == told.counts and now_s - self._changed_s[code][1] >= CLEAR_S:
+                log.info("no more readings are lost", code=code, **lost)
                 told.on = False
-                found.append(self._event(code, False, dict(zip(names, now, strict=True)), now_us))
+                found.append(self._event(code, False, lost, now_us))
         return found
 
     def _event(self, code: str, on: bool, counts: dict[str, int], now_us: int) -> Event:

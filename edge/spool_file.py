@@ -134,15 +134,15 @@ def salvage_mark(path: Path) -> Path:
 
 
 def moved_by(path: Path) -> Path | None:
-    """The file that the mark names. None where there is none, or it names no file beside it: a
-    power cut may leave it empty.
+    """The file that the mark names. None where there is none, or it names no file beside it: a power cut may leave it
+    empty, damage may make anything of it.
     """
     try:
-        name = salvage_mark(path).read_bytes().decode(errors="replace")
+        name = salvage_mark(path).read_bytes()
     except FileNotFoundError:
         return None
-    moved = path.parent / name
-    return moved if name and moved.parent == path.parent and moved.is_file() else None
+    beside = {os.fsencode(file.name): file for file in path.parent.iterdir() if file.is_file() and file != path}
+    return beside.get(name)
 
 
 def to_disk(folder: Path) -> None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from edge.breaker import State
 from edge.driver import Outcome, Source
@@ -236,15 +237,20 @@ def test_presence_joins_polled_and_pushed() -> None:
 def test_losses_are_told_when_they_begin_while_they_grow_and_when_they_end() -> None:
     report = LossReport("edge-1")
     told = []
-    for second in range(200):
-        dropped = min(max(second - 9, 0), 31)
-        losses = Losses(dropped_records=dropped, dropped_samples=dropped * 10)
-        events = report.events(losses, float(second), NOW_US)
-        told += [(second, e.code, e.on, e.attributes["dropped_samples"]) for e in events]
+    with capture_logs() as said:
+        for second in range(200):
+            dropped = min(max(second - 9, 0), 31)
+            losses = Losses(dropped_records=dropped, dropped_samples=dropped * 10)
+            events = report.events(losses, float(second), NOW_US)
+            told += [(second, e.code, e.on, e.attributes["dropped_samples"]) for e in events]
     assert told == [
         (10, "spool-dropped", True, 10),
         (20, "spool-dropped", True, 110),
         (30, "spool-dropped", True, 210),
         (40, "spool-dropped", True, 310),
         (100, "spool-dropped", False, 310),
+    ]
+    assert [(line["log_level"], line["code"], line["dropped_samples"]) for line in said] == [
+        ("warning", "spool-dropped", 10),
+        ("info", "spool-dropped", 310),
     ]

@@ -265,7 +265,9 @@ def test_where_a_ledger_record_is_damaged_no_ledger_comes_over(path: Path) -> No
     spool.close()
 
 
-@pytest.mark.parametrize("name", [b"", b"\xff\xfe", b"../other", b"not there"])
+@pytest.mark.parametrize(
+    "name", [b"", b"\xff\xfe", b"../other", b"not there", b"too long" * 1_000, b"a\0b", b"spool.sqlite"]
+)
 def test_a_mark_that_names_nothing_is_taken_away(path: Path, name: bytes) -> None:
     """A power cut may leave it empty."""
     written = fill(path)
