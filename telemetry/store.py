@@ -21,7 +21,7 @@ from telemetry.pg_array import register_arrays
 from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
 
-SCHEMA_VERSION: Final = 11
+SCHEMA_VERSION: Final = 12
 """The last migration that this code was written for (ingest/migrations)."""
 SCHEMA_POLL_S: Final = 0.5
 URL_FILE: Final = "store.url"

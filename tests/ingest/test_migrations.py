@@ -41,6 +41,7 @@ RELEASED: Final = {
         "e56388ecb98d7627",  # 0009 reading
         "e757a5732c4f80e9",  # 0010 ledger
         "a43fdbd46e59d6b4",  # 0011 first_hours
+        "38f3672a35907d03",  # 0012 partitions_at_once
     ),
     True: (
         "df4fd80fc64429ca",  # 0001 register
@@ -54,6 +55,7 @@ RELEASED: Final = {
         "73ba1cd736bd7106",  # 0009 reading
         "e757a5732c4f80e9",  # 0010 ledger
         "73203514cc4f7f8a",  # 0011 first_hours
+        "d6f0372d6ebac33a",  # 0012 partitions_at_once
     ),
 }
 """First bytes of the hash of each released file, by number. A line is added by a release, none is ever changed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from telemetry.batch import SampleBatch, from_rows
 from telemetry.ledger import HOUR_US
 from telemetry.messages import Event
 from telemetry.settings import Settings
+from telemetry.store import INGEST, connect
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, batch, count, ingesting, now_us, producing, until_stored
@@ -43,6 +46,24 @@ async def until_aggregated(store: Settings, rows: int) -> None:
     """On plain PostgreSQL, late samples are in the aggregates some seconds after they are stored."""
     total = "SELECT sum(count + count_bad)::int FROM samples_1m"
     await until(lambda: execute(store.store, total) == [(rows,)], what=f"{rows} readings aggregated")
+
+
+async def test_two_workers_with_the_first_samples_of_a_day_make_its_partition_once(plain_store: Settings) -> None:
+    """The one that waits had looked the partition up before the other one made it."""
+    make = "SELECT store.ensure_sample_partitions('2026-01-05', '2026-01-06')"
+    async with (
+        await connect(plain_store, INGEST, autocommit=True) as waiting,
+        await connect(plain_store, INGEST) as first,
+    ):
+        await first.execute(make)
+        task = asyncio.create_task(waiting.execute(make))
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        await until(lambda: execute(plain_store.store, waits) == [(1,)], what="the second one waits")
+        await first.commit()
+        await task
+    made = "SELECT right(relname, 8) FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+    made += " WHERE inhparent = 'store.sample'::regclass ORDER BY 1"
+    assert execute(plain_store.store, made) == [("20260105",), ("20260106",)]
 
 
 async def test_rows_enough_of_a_signal_go_straight_into_the_columnstore(timescale_store: Settings) -> None:
