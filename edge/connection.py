@@ -96,6 +96,11 @@ class Connection:
         """Whether one is being made."""
         return self._connecting is not None
 
+    @property
+    def fallback(self) -> str | None:
+        """The place that the connection leads to, or the last one did, if it is not the first one's."""
+        return self.reach.name(self._used) if self._used else None
+
     def older(self, other: Connection) -> bool:
         """Whether there is one still that was made before the other's."""
         return self.transport is not None and self.up_s <= other.up_s
@@ -157,19 +162,29 @@ class Connection:
 
     async def _connect(self, timeout_s: float, done: Callable[[bool], None]) -> None:
         """Tries each place once, beginning with the one that is meant, within `timeout_s` each."""
-        failures = []
+        failures: list[str] = []
         for step in range(self.reach.places):
             place = (self._place + step) % self.reach.places
             why = await self._try(place, timeout_s)
             if why is None:
-                self._connecting, self._place, self._used, self.why = None, 0, place, ""
+                self._connecting, self._place, self.why = None, 0, ""
                 self._retry_s = 0.0
+                self._leads_to(place, "; ".join(failures))
                 done(True)
                 return
             failures.append(f"{self.reach.name(place)} {why}")
         self._connecting, self._place = None, 0
         self.back_off("; ".join(failures))
         done(False)
+
+    def _leads_to(self, place: int, why: str) -> None:
+        """Says when it is no longer the place that it was: nobody else would notice that the first one is down."""
+        before, self._used = self._used, place
+        first = self.reach.name(0)
+        if place and place != before:
+            log.warning("read at the fallback", endpoint=first, fallback=self.fallback, why=why or "kept silent")
+        elif before and not place:
+            log.info("read at the first host again", endpoint=first)
 
     async def _try(self, place: int, timeout_s: float) -> str | None:
         """Why there is no connection to a place; None where there is one now."""

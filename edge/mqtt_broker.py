@@ -38,6 +38,8 @@ class Broker:
     key_file: str | None = None
     version: str | None = None
     """Of MQTT, 3.1.1 or 5. None: 5, and 3.1.1 where the broker does not know it."""
+    keeps: bool = True
+    """Whether it is to keep the session, and what comes for it, while nobody is connected."""
 
 
 def make_broker(address: Address, endpoint: Endpoint, *, edge: str, file: str) -> Broker:
@@ -72,10 +74,10 @@ def secure(client: Client, broker: Broker) -> None:
             raise OSError(f"{files}: {error}") from error
 
 
-def connect_properties() -> Properties:
-    """MQTT 5: a session that stays, and how much the broker may hand out."""
+def connect_properties(*, keeps: bool) -> Properties:
+    """MQTT 5: whether the session stays, and how much the broker may hand out."""
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = SESSION_S
+    properties.SessionExpiryInterval = SESSION_S if keeps else 0
     properties.ReceiveMaximum = RECEIVE_MAXIMUM
     properties.MaximumPacketSize = LIMIT
     return properties

@@ -169,10 +169,11 @@ class Session:
             self.tell(f"login or certificate cannot be read: {error}")
             return None
         version_5 = self._version == "5"
-        host, port = self.broker.address.host, self.broker.address.port
+        host, port, keeps = self.broker.address.host, self.broker.address.port, self.broker.keeps
         try:
             if version_5:
-                client.connect(host, port, KEEPALIVE_S, clean_start=False, properties=connect_properties())
+                properties = connect_properties(keeps=keeps)
+                client.connect(host, port, KEEPALIVE_S, clean_start=not keeps, properties=properties)
             else:
                 client.connect(host, port, KEEPALIVE_S)
         except (OSError, ValueError) as error:
@@ -190,7 +191,7 @@ class Session:
         client = ReadingAhead(
             CallbackAPIVersion.VERSION2,
             client_id=self.broker.client_id,
-            clean_session=None if protocol == MQTTv5 else False,
+            clean_session=None if protocol == MQTTv5 else not self.broker.keeps,
             protocol=protocol,
             reconnect_on_failure=False,
             manual_ack=True,

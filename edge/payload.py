@@ -181,6 +181,10 @@ class StateTopic:
             stamp.clock_us,
         )
 
+    def raw(self, content: Any) -> dict[str, Any]:
+        """Point → what the content has for it, as sent; only of points that it has."""
+        return _there(self.fields, content)
+
 
 @dataclass(frozen=True, slots=True)
 class ListTopic:
@@ -230,6 +234,18 @@ class ListTopic:
             stamps[-1].device_us if whole else None,
             max(clocks, default=None),
         )
+
+    def raw(self, content: Any) -> dict[str, Any]:
+        """See StateTopic. Of several entries the last one counts."""
+        found: dict[str, Any] = {}
+        entries = look_up(content, self.path)
+        for entry in entries if isinstance(entries, list) else ():
+            if self.name is None:
+                found |= _there(self.fields, entry)
+            elif (value := look_up(entry, self.value)) is not MISSING:
+                name = as_key(look_up(entry, self.name, None))
+                found |= {wanted.point: value for wanted in self.fields if wanted.path[0] == name}
+        return found
 
     def _entry(self, reading: Reading, entry: Any, stamp: Stamp, named: Mapping[str, Sequence[Field]]) -> bool:
         """Whether the entry said anything."""
@@ -309,6 +325,11 @@ def as_key(found: Any) -> str:
     if isinstance(found, float) and found.is_integer():
         return str(int(found))
     return json.dumps(found)
+
+
+def _there(fields: Sequence[Field], content: Any) -> dict[str, Any]:
+    found = {wanted.point: look_up(content, wanted.path) for wanted in fields}
+    return {point: value for point, value in found.items() if value is not MISSING}
 
 
 def _paths(fields: Sequence[Field]) -> str:

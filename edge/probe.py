@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.bus import make_bus, spare
 from edge.decode import Frame
 from edge.driver import Outcome
 from edge.lane import Watch
 from edge.modbus import Group, ModbusDevice, Plan, make_device
-from edge.mqtt_broker import Broker, make_broker, secure, why_not_connected
-from edge.payload import ListTopic, PointTopic, StateTopic, look_up, parse_json
+from edge.mqtt import END_S
+from edge.mqtt_broker import Broker, make_broker
+from edge.mqtt_session import Session
+from edge.payload import ListTopic, StateTopic, parse_json
 from edge.plan import BIT_TABLES, Request
-from edge.topics import make_topics
+from edge.subscriptions import Memory, Messages, Subscription, subscribe
+from edge.thread import fail, finish, start_thread
 from telemetry.clock import SystemClock
 from telemetry.files import load_plant, load_profile
 from telemetry.names import split_signal
@@ -115,9 +114,12 @@ async def _modbus(address: Address, profile: Profile, endpoint: Endpoint, tell: 
     spare(bus, endpoint.quirks(profile.modbus))
     device = make_device(Equipment(_ID, profile, address, entry), bus, clock, endpoint)
     try:
-        return [row for number in range(len(device.groups)) for row in await _read(device, number, tell)]
+        rows = [row for number in range(len(device.groups)) for row in await _read(device, number, tell)]
+        if at := bus.main.connection.fallback:
+            tell(f"{bus.main.reach.name(0)} does not serve: read at its fallback {at}")
     finally:
         bus.close()
+    return rows
 
 
 async def _read(device: ModbusDevice, number: int, tell: Tell) -> list[ProbeRow]:
@@ -174,59 +176,58 @@ def _raw(point: ModbusPoint, request: Request, payload: bytes) -> list[int] | in
 
 
 async def _mqtt(address: Address, profile: Profile, endpoint: Endpoint, wait_s: float, tell: Tell) -> list[ProbeRow]:
-    made = make_topics(_ID, profile)
-    topics = {n: topic for n, topic in made.by_name.items() if isinstance(topic, StateTopic | ListTopic)}
-    heard = await _listen(make_broker(address, endpoint, edge=_ID, file="endpoint"), list(topics), wait_s, tell)
-    return [row for name, topic in topics.items() for row in _topic(topic, heard.get(name), profile, made.block.names)]
+    entry = PlantEquipment(id=_ID, profile=profile.profile, address=f"{address.endpoint}/{address.prefix}")
+    known = subscribe([Equipment(_ID, profile, address, entry)], Memory(), file="endpoint")
+    topics = {name: one for name, one in known.items() if isinstance(one.topic, StateTopic | ListTopic)}
+    made = make_broker(address, endpoint, edge=_ID, file="endpoint")
+    broker = replace(made, client_id=f"vigil-probe-{secrets.token_hex(4)}", keeps=False)
+    heard = await _listen(broker, topics, wait_s, tell)
+    return [row for one in topics.values() for row in _said(one, heard.get(one.name), profile, tell)]
 
 
-def _topic(topic: PointTopic, payload: bytes | None, profile: Profile, names: Sequence[str]) -> list[ProbeRow]:
-    if payload is None:
-        return [
-            ProbeRow(f.point, None, None, profile.points[f.point].unit, quality_name(BAD_COMMS)) for f in topic.fields
-        ]
-    content, _ = parse_json(payload)
-    raw = {f.point: look_up(content, f.path, None) for f in topic.fields} if isinstance(topic, StateTopic) else {}
-    said = topic.read(payload, SystemClock().now_us(), retained=False)
-    read: dict[str, tuple[float | str | None, int]] = {point: (text, GOOD) for point, text, _ in said.texts}
-    for row in said.rows:
-        read[split_signal(names[row.place])[1]] = (None if np.isnan(row.value) else row.value, row.quality)
-    return [_row(profile, f.point, raw, *read.get(f.point, (None, BAD_COMMS))) for f in topic.fields]
+def _said(subscription: Subscription, payload: bytes | None, profile: Profile, tell: Tell) -> list[ProbeRow]:
+    """The points of a topic by a message on it; None: there was none."""
+    topic = subscription.topic
+    assert isinstance(topic, StateTopic | ListTopic)  # noqa: S101
+    raw: dict[str, Any] = {}
+    read: dict[str, tuple[float | str | None, int]] = {}
+    if payload is not None:
+        said = topic.read(payload, SystemClock().now_us(), retained=False)
+        for refusal in said.refusals:
+            tell(f"{subscription.name}: {refusal.reason}: {refusal.detail}")
+        raw = topic.raw(parse_json(payload)[0])
+        read = {point: (text, GOOD) for point, text, _ in said.texts}
+        for row in said.rows:
+            point = split_signal(subscription.block.names[row.place])[1]
+            read[point] = (None if np.isnan(row.value) else row.value, row.quality)
+    return [_row(profile, field.point, raw, *read.get(field.point, (None, BAD_COMMS))) for field in topic.fields]
 
 
-async def _listen(broker: Broker, topics: Sequence[str], wait_s: float, tell: Tell) -> dict[str, bytes]:
-    """The first payload on each topic below the prefix, as far as they come within `wait_s`."""
+async def _listen(broker: Broker, topics: Mapping[bytes, Subscription], wait_s: float, tell: Tell) -> dict[str, bytes]:
+    """The first payload on each topic, as far as they come within `wait_s`; by the edge's own session."""
     heard: dict[str, bytes] = {}
-    why = ["broker does not answer"]
-    complete, loop = asyncio.Event(), asyncio.get_running_loop()
-    prefix = broker.address.prefix
+    trouble: list[str | None] = ["broker does not answer"]
+    loop = asyncio.get_running_loop()
+    complete: asyncio.Future[None] = loop.create_future()
+    ended: asyncio.Future[None] = loop.create_future()
 
-    def connected(client: Client, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        why[:] = [f"broker refused: {reason}"] if reason.is_failure else []
-        if not reason.is_failure:
-            client.subscribe([(f"{prefix}/{topic}", 1) for topic in topics])
-
-    def failed(client: Client, userdata: Any) -> None:
-        why[:] = [why_not_connected(sys.exc_info()[1])]  # paho calls this while it handles what went wrong
-
-    def message(client: Client, userdata: Any, came: MQTTMessage) -> None:
-        heard.setdefault(came.topic.removeprefix(f"{prefix}/"), bytes(came.payload))
+    def take(messages: Messages) -> bool:
+        for subscription, payload in zip(messages.subscriptions, messages.payloads, strict=True):
+            heard.setdefault(subscription.name, payload)
+        messages.line.acknowledge(messages)
         if len(heard) == len(topics):
-            loop.call_soon_threadsafe(complete.set)
+            loop.call_soon_threadsafe(finish, complete, None)
+        return True
 
-    client = Client(CallbackAPIVersion.VERSION2, client_id=f"vigil-probe-{secrets.token_hex(4)}")
-    secure(client, broker)
-    client.on_connect, client.on_connect_fail, client.on_message = connected, failed, message
-    client.connect_async(broker.address.host, broker.address.port, keepalive=30)
-    client.loop_start()
-    try:
-        async with asyncio.timeout(wait_s):
-            await complete.wait()
-    except TimeoutError:
-        silent = [f"nothing on {prefix}/{topic} within {wait_s:g} s" for topic in topics if topic not in heard]
-        for reason in why or silent:
-            tell(reason)
-    finally:
-        client.disconnect()
-        await asyncio.to_thread(client.loop_stop)
+    session = Session(broker, topics, take, lambda _: None, trouble.append, SystemClock().now_us)
+    start_thread("mqtt", session.run, lambda error: fail(ended, error) if error else finish(ended, None))
+    await asyncio.wait([complete, ended], timeout=wait_s, return_when="FIRST_COMPLETED")
+    if not complete.done():
+        silent = [f"nothing on {one.name} within {wait_s:g} s" for one in topics.values() if one.name not in heard]
+        for why in [trouble[-1]] if trouble[-1] else silent:
+            tell(why)
+    session.stop()
+    await asyncio.wait([ended], timeout=END_S)
+    if ended.done():
+        ended.result()
     return heard

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge.mqtt_broker import connect_properties
 from edge.probe import aim, probe
 from telemetry.plant import Endpoint
 from telemetry.profile import Profile
@@ -98,6 +101,59 @@ async def test_an_mqtt_device_is_listened_to_and_what_does_not_come_is_said(
     assert [(r.point, r.raw, r.value, r.unit, r.quality) for r in rows] == [
         ("x", 1.5, 1.5, "mm", "good"),
         ("y", None, None, "", "comms"),
+    ]
+
+
+@pytest.mark.parametrize(("version", "spoken"), [(None, "p5"), ("5", "p5"), ("3.1.1", "p2")])
+async def test_a_probe_speaks_the_version_of_the_plant_file_and_leaves_no_session(
+    profile: Profile, mosquitto: Mosquitto, tmp_path: Path, version: Any, spoken: str
+) -> None:
+    mosquitto.stop()
+    mosquitto.options = f"log_dest file {tmp_path}/mosquitto.log\nlog_type notice\n"
+    mosquitto.start()
+    await probe(f"{mosquitto.url}/plant/1", profile, endpoint=Endpoint(mqtt_version=version), wait_s=0.5)
+    log = (tmp_path / "mosquitto.log").read_text()
+    (client,) = re.findall(r"as (vigil-probe-\w+) \((\w+), (c\d), k30\)", log)
+    assert client[1:] == (spoken, "c1")
+    assert connect_properties(keeps=False).json()["SessionExpiryInterval"] == 0  # type: ignore[no-untyped-call]
+
+
+async def test_of_lists_the_entry_that_counts_is_shown_as_it_was_sent(mosquitto: Mosquitto) -> None:
+    points: dict[str, dict[str, Any]] = {
+        "temp": {"mqtt": {"topic": "data", "path": "temp_1", "scale": 0.1}},
+        "lamp": {"mqtt": {"topic": "data", "map": {"on": 1, "off": 0}}},
+        "gone": {"mqtt": {"topic": "data"}},
+        "load": {"mqtt": {"topic": "history"}},
+    }
+    lists = {"data": {"path": "params", "name": "id", "value": "v"}, "history": {"path": "records"}}
+    profile = make_profile(points, mqtt={"lists": lists})
+    device = Publisher(mosquitto)
+    params = [{"id": "temp_1", "v": 214}, {"id": "lamp", "v": "on"}, {"id": "else", "v": 1}, {"id": "temp_1", "v": 215}]
+    device.say("plant/1/data", {"params": params}, retain=True)
+    device.say("plant/1/history", {"records": [{"values": {"load": 1}}, {"values": {"load": 2.5}}]}, retain=True)
+    rows = await probe(f"{mosquitto.url}/plant/1", profile, wait_s=10.0)
+    device.close()
+    assert [(r.point, r.raw, r.value, r.quality) for r in rows] == [
+        ("temp", 215, 21.5, "good"),
+        ("lamp", "on", 1.0, "good"),
+        ("gone", None, None, "comms"),
+        ("load", 2.5, 2.5, "good"),
+    ]
+
+
+async def test_what_a_message_has_wrong_is_told(profile: Profile, mosquitto: Mosquitto) -> None:
+    device, whys = Publisher(mosquitto), list[str]()
+    device.say("plant/1/state", {"values": {"x": "much"}}, retain=True)
+    device.client.publish("plant/1/other", b"v=1", qos=1, retain=True).wait_for_publish(10)
+    rows = await probe(f"{mosquitto.url}/plant/1", profile, wait_s=10.0, tell=whys.append)
+    device.close()
+    assert whys == [
+        "plant/1/state: wrong-type: x: expected a number, found 'much'",
+        "plant/1/other: not-json: expected JSON, found b'v=1': JSONDecodeError",
+    ]
+    assert [(r.point, r.raw, r.value, r.quality) for r in rows] == [
+        ("x", "much", None, "device"),
+        ("y", None, None, "comms"),
     ]
 
 

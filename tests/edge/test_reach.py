@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from edge.bus import Bus, make_bus, spare
 from edge.lane import Watch
@@ -187,8 +188,39 @@ async def test_where_the_first_host_refuses_the_second_is_asked() -> None:
     async with Device() as first:
         pass
     async with Device() as second:
-        assert await qualities(f"{first.url}/1", fallback(second)) == ["good"]
+        whys: list[str] = []
+        (row,) = await probe(f"{first.url}/1", PROFILE, endpoint=fallback(second), tell=whys.append)
+        assert row.quality == "good"
         assert len(second.asked) == 1
+    assert whys == [f"127.0.0.1:{first.port} does not serve: read at its fallback 127.0.0.1:{second.port}"]
+
+
+async def test_a_device_that_its_first_host_reaches_is_not_said_to_be_elsewhere() -> None:
+    async with Device() as first, Device() as second:
+        whys: list[str] = []
+        await probe(f"{first.url}/1", PROFILE, endpoint=fallback(second), tell=whys.append)
+    assert whys == []
+
+
+async def test_a_change_of_host_is_told_once_with_its_reason() -> None:
+    first, second = Device(), Device()
+    async with first, second:
+        pass
+    bus = bus_of(f"{first.url}/1", fallback(second))
+    with capture_logs() as said:
+        async with second:
+            assert await ask(bus) == await ask(bus) == RIGHT
+        async with first:
+            await until(lambda: bus.main.connection.transport is None)
+            assert await ask(bus) == RIGHT
+    bus.close()
+    assert [(line["log_level"], line["event"]) for line in said] == [
+        ("warning", "read at the fallback"),
+        ("info", "read at the first host again"),
+    ]
+    assert {line["endpoint"] for line in said} == {f"127.0.0.1:{first.port}"}
+    assert said[0]["fallback"] == f"127.0.0.1:{second.port}"
+    assert said[0]["why"].startswith(f"127.0.0.1:{first.port} refused")
 
 
 async def test_where_neither_is_reached_both_are_named() -> None:
