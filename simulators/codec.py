@@ -143,17 +143,40 @@ def with_field(registers: list[int], point: ModbusPoint, value: int, word_order:
 
 
 def payload(profile: Profile, topic: str, values: Mapping[str, float | str], time: str | float) -> bytes:
-    """The JSON message for `topic`: the given points that travel there, and the device's time. NaN becomes null."""
-    content: dict[str, Any] = {}
-    _place(content, profile.mqtt.time_path, time)
-    for name, value in values.items():
-        mqtt = profile.points[name].mqtt
-        if mqtt is not None and mqtt.topic == topic:
-            spelled = json_value(mqtt, value)
-            if isinstance(spelled, float) and profile.points[name].kind in WHOLE and spelled.is_integer():
-                spelled = int(spelled)
-            _place(content, mqtt.path or f"values.{name}", spelled)
+    """The JSON message for `topic`: the given points that travel there, and the device's time. NaN becomes null.
+
+    A topic of lists carries an entry for each point, or one entry that is a message, as the profile says.
+    """
+    found = {name: point for name in values if (point := profile.points[name].mqtt) and point.topic == topic}
+    spelled = {name: _spelled(profile, name, point, values[name]) for name, point in found.items()}
+    listed = profile.mqtt.lists.get(topic)
+    content: Any = {}
+    if listed is not None and listed.name is not None:
+        entries: list[dict[str, Any]] = []
+        for name, value in spelled.items():
+            entries.append({})
+            _place(entries[-1], listed.name, found[name].path or name)
+            _place(entries[-1], listed.value, value)
+            _place(entries[-1], listed.time or profile.mqtt.time_path, time)
+    else:
+        _place(content, (listed and listed.time) or profile.mqtt.time_path, time)
+        for name, value in spelled.items():
+            _place(content, found[name].path or f"values.{name}", value)
+        entries = [content]
+    if listed is not None:
+        content = {}
+        if listed.path:
+            _place(content, listed.path, entries)
+        else:
+            content = entries
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _spelled(profile: Profile, name: str, point: MqttPoint, value: float | str) -> Any:
+    """See json_value; numbers of points that only have whole ones have no fraction."""
+    spelled = json_value(point, value)
+    is_whole = isinstance(spelled, float) and profile.points[name].kind in WHOLE and spelled.is_integer()
+    return int(spelled) if is_whole else spelled
 
 
 def json_value(point: MqttPoint, value: float | str) -> Any:

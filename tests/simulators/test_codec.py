@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from edge.payload import ListTopic, Row
+from edge.topics import make_topics
 from simulators.codec import RegisterImage, encode, payload
+from simulators.feeds import iso_us
 from telemetry.files import load_profile
 from telemetry.profile import ModbusPoint, Profile
 
@@ -181,3 +184,40 @@ def test_json_goes_where_the_profile_says_and_is_spelled_as_its_map_says() -> No
     assert b'"mode":2,' in content
     with pytest.raises(ValueError, match="expected one of"):
         payload(profile(points), "state", {"door": 7.0}, "T")
+
+
+def test_a_list_has_an_entry_a_point_or_one_that_is_a_message_as_the_profile_says() -> None:
+    points = {
+        "temp": {"mqtt": {"topic": "data", "path": "temp.1", "scale": 0.5}},
+        "lamp": {"kind": "state", "mqtt": {"topic": "data"}},
+        "load": {"mqtt": {"topic": "history"}},
+        "plain": {"mqtt": {"topic": "bare", "path": "p"}},
+    }
+    lists = {
+        "data": {"path": "body.params", "name": "id", "value": "v.now", "time": "ts"},
+        "history": {"path": "records"},
+        "bare": {},
+    }
+    made = profile(points, mqtt={"lists": lists})
+    values: dict[str, float | str] = {"temp": 21.5, "lamp": 1.0, "load": 2.5, "plain": math.nan}
+    said = {topic: json.loads(payload(made, topic, values, "T")) for topic in lists}
+    entries = [{"id": "temp.1", "v": {"now": 43.0}, "ts": "T"}, {"id": "lamp", "v": {"now": 1}, "ts": "T"}]
+    assert said["data"] == {"body": {"params": entries}}
+    assert said["history"] == {"records": [{"time": "T", "values": {"load": 2.5}}]}
+    assert said["bare"] == [{"time": "T", "p": None}]
+
+
+def test_what_is_written_as_lists_is_what_the_edge_reads() -> None:
+    points = {f"p{n}": {"mqtt": {"topic": topic}} for n, topic in enumerate(("data", "data", "history", "bare"))}
+    lists = {"data": {"path": "params", "name": "id", "time": "ts"}, "history": {"path": "records"}, "bare": {}}
+    made, now_us = profile(points, mqtt={"lists": lists}), 1_795_000_000_000_000
+    values: dict[str, float | str] = {name: 1.5 + n for n, name in enumerate(points)}
+    topics, read = make_topics("e", made), dict[str, Row]()
+    for name, topic in topics.by_name.items():
+        if isinstance(topic, ListTopic):
+            said = topic.read(payload(made, name, values, iso_us(now_us)), now_us + 5_000_000, retained=False)
+            assert said.refusals == []
+            read |= {topics.block.names[row.place]: row for row in said.rows}
+    assert {name: (row.value, row.time_us) for name, row in read.items()} == {
+        f"e/{name}": (value, now_us) for name, value in values.items()
+    }
