@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from edge.reach import Reach
+from edge.reach import CLOSED, Reach
 from edge.ties import Ties
 
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class _Wire(asyncio.Protocol):
         """See asyncio.Protocol."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.ended(str(error or "closed by the device"))
+            connection.ended(str(error or ""))
 
 
 @dataclass(slots=True, eq=False)
@@ -148,8 +148,11 @@ class Connection:
         self.hang_up()
 
     def ended(self, why: str) -> None:
-        """It was closed by the other side. Too many in a row without an answer were no better than none."""
+        """It was closed by the other side, which may not have said why. Too many in a row without an answer were no better
+        than none.
+        """
         self.transport = self._wire = None
+        why = why or (CLOSED if self.owner.served else self.reach.why_closed)
         before_s, self._ended_s = self._ended_s, asyncio.get_running_loop().time()
         # Answers on other connections, meanwhile, say that the endpoint is well: then one of its units closes them.
         is_well = self.owner.served or self.owner.ties.last_heard_s() > before_s

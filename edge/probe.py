@@ -63,6 +63,8 @@ class Target:
     profile: Profile
     endpoint: Endpoint
     """How it is reached: time-outs, certificates, logins."""
+    file: str = "endpoint"
+    """What says so."""
 
 
 Tell = Callable[[str], None]
@@ -76,12 +78,19 @@ def aim(at: str, profile: str | None, *, plant: Path | None, profiles_dir: Path 
     named = load_profile(profile, profiles_dir=profiles_dir) if profile is not None else None
     one = next((e for e in known.equipment if e.id == at), None) if known is not None else None
     if one is not None and known is not None:
-        return Target(one.entry.address, named or one.profile, known.endpoint(one.address))
+        return Target(one.entry.address, named or one.profile, known.endpoint(one.address), str(plant))
     if "://" not in at:
         raise ValueError(f"expected an address, or equipment of {plant or 'a plant file (--plant)'}, found {at!r}")
     if named is None:
         raise ValueError("expected --profile with an address, found none")
-    return Target(at, named, known.endpoint(parse_address(at)) if known is not None else Endpoint())
+    if known is None:
+        return Target(at, named, Endpoint())
+    return Target(at, named, known.endpoint(parse_address(at)), str(plant))
+
+
+async def probe_target(target: Target, tell: Tell) -> list[ProbeRow]:
+    """See probe."""
+    return await probe(target.address, target.profile, endpoint=target.endpoint, file=target.file, tell=tell)
 
 
 async def probe(
@@ -89,28 +98,29 @@ async def probe(
     profile: Profile,
     *,
     endpoint: Endpoint | None = None,
+    file: str = "endpoint",
     wait_s: float = WAIT_S,
     tell: Tell = lambda why: None,
 ) -> list[ProbeRow]:
     """Every point of `profile` that can be read at `address`, in the profile's order.
 
-    A device that does not answer gives rows of quality `comms`; `tell` is told why. Raises ValueError for an address that
-    is none, ConfigError for certificates and logins that cannot be read.
+    A device that does not answer gives rows of quality `comms`; `tell` is told why. `file` says the endpoint. Raises
+    ValueError for an address that is none, ConfigError for certificates and logins that cannot be read.
     """
     parsed = parse_address(address)
     rows = (
-        await _modbus(parsed, profile, endpoint or Endpoint(), tell)
+        await _modbus(parsed, profile, endpoint or Endpoint(), file, tell)
         if parsed.is_modbus
-        else await _mqtt(parsed, profile, endpoint or Endpoint(), wait_s, tell)
+        else await _mqtt(parsed, profile, endpoint or Endpoint(), file, wait_s, tell)
     )
     order = {name: place for place, name in enumerate(profile.points)}
     return sorted(rows, key=lambda row: order[row.point])
 
 
-async def _modbus(address: Address, profile: Profile, endpoint: Endpoint, tell: Tell) -> list[ProbeRow]:
+async def _modbus(address: Address, profile: Profile, endpoint: Endpoint, file: str, tell: Tell) -> list[ProbeRow]:
     entry = PlantEquipment(id=_ID, profile=profile.profile, address=f"{address.endpoint}/{address.unit}")
     clock = SystemClock()
-    bus = make_bus(address, endpoint, clock, Watch(), file="endpoint")
+    bus = make_bus(address, endpoint, clock, Watch(), file=file)
     spare(bus, endpoint.quirks(profile.modbus))
     device = make_device(Equipment(_ID, profile, address, entry), bus, clock, endpoint)
     try:
@@ -175,11 +185,13 @@ def _raw(point: ModbusPoint, request: Request, payload: bytes) -> list[int] | in
     return [int(word) for word in words]
 
 
-async def _mqtt(address: Address, profile: Profile, endpoint: Endpoint, wait_s: float, tell: Tell) -> list[ProbeRow]:
+async def _mqtt(
+    address: Address, profile: Profile, endpoint: Endpoint, file: str, wait_s: float, tell: Tell
+) -> list[ProbeRow]:
     entry = PlantEquipment(id=_ID, profile=profile.profile, address=f"{address.endpoint}/{address.prefix}")
-    known = subscribe([Equipment(_ID, profile, address, entry)], Memory(), file="endpoint")
+    known = subscribe([Equipment(_ID, profile, address, entry)], Memory(), file=file)
     topics = {name: one for name, one in known.items() if isinstance(one.topic, StateTopic | ListTopic)}
-    made = make_broker(address, endpoint, edge=_ID, file="endpoint")
+    made = make_broker(address, endpoint, edge=_ID, file=file)
     broker = replace(made, client_id=f"vigil-probe-{secrets.token_hex(4)}", keeps=False)
     heard = await _listen(broker, topics, wait_s, tell)
     return [row for one in topics.values() for row in _said(one, heard.get(one.name), profile, tell)]

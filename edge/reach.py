@@ -24,6 +24,7 @@ BITS_A_CHARACTER = 11
 FAST_BAUD = 19_200
 FAST_SILENCE_S = 0.001_75
 """Above FAST_BAUD the silent interval between frames is fixed (2.5.1.1)."""
+CLOSED = "closed by the device"
 
 
 class Reach(Protocol):
@@ -40,6 +41,11 @@ class Reach(Protocol):
 
     def on_wire_s(self, count: int) -> float:
         """How long so many bytes take on the line; 0 on a network."""
+        ...
+
+    @property
+    def why_closed(self) -> str:
+        """What people look at where a connection is closed before anything is answered on it."""
         ...
 
     async def open(self, place: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
@@ -102,6 +108,12 @@ class NetworkReach:
         """See Reach."""
         return 0.0
 
+    @property
+    def why_closed(self) -> str:
+        """See Reach."""
+        asks = self.tls is not None and self.tls.cert_file is None
+        return "closed by the device, which may ask for a certificate (cert_file, key_file)" if asks else CLOSED
+
     async def open(self, place: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         """See Reach."""
         host, port = self.hosts[place]
@@ -128,6 +140,11 @@ class SerialReach:
     def name(self, place: int) -> str:
         """See Reach."""
         return f"{self.device} ({self.line})"
+
+    @property
+    def why_closed(self) -> str:
+        """See Reach."""
+        return CLOSED
 
     def on_wire_s(self, count: int) -> float:
         """See Reach."""

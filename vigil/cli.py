@@ -195,15 +195,14 @@ def probe(address: str, profile: str | None, plant: Path | None, as_json: bool) 
     EQUIPMENT is one of the plant file, which then says profile, certificates and logins; of an ADDRESS it is asked for
     the latter with --plant.
     """
-    from edge.probe import aim
-    from edge.probe import probe as probe_device
+    from edge.probe import aim, probe_target
 
     settings = load_settings(plant=plant)
     file = plant if "://" in address else settings.plant
     try:
         at = aim(address, profile, plant=file, profiles_dir=settings.profiles_dir)
         whys = dict[str, None]()
-        rows = asyncio.run(probe_device(at.address, at.profile, endpoint=at.endpoint, tell=whys.setdefault))
+        rows = asyncio.run(probe_target(at, whys.setdefault))
     except ValueError as error:
         raise click.UsageError(f"ADDRESS: {error}") from error
     for why in whys:

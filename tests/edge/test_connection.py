@@ -31,6 +31,7 @@ class ClosedAtOnce:
     """Connects, and is closed before anybody could say so."""
 
     places: int = 1
+    why_closed: str = "closed"
 
     def name(self, place: int) -> str:
         return "there"

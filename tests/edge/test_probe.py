@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edge.mqtt_broker import connect_properties
-from edge.probe import aim, probe
+from edge.probe import aim, probe, probe_target
+from telemetry.errors import ConfigError
 from telemetry.plant import Endpoint
 from telemetry.profile import Profile
 from tests.edge.build import make_profile
@@ -192,3 +193,11 @@ def test_equipment_of_a_plant_file_is_read_as_the_plant_file_says(tmp_path: Path
     for at, expected in (("door-2", "equipment of .*plant.yaml, found 'door-2'"), ("mqtt://b/x", "expected --profile")):
         with pytest.raises(ValueError, match=expected):
             aim(at, None, plant=plant, profiles_dir=None)
+
+
+async def test_a_file_that_the_plant_file_names_wrongly_is_that_files_fault(tmp_path: Path) -> None:
+    plant = tmp_path / "plant.yaml"
+    plant.write_text(PLANT.replace("modbus+tcp", "modbus+tls").replace("timeout_s: 0.2", "ca_file: gone.pem"), "utf-8")
+    target = aim("door-1", None, plant=plant, profiles_dir=None)
+    with pytest.raises(ConfigError, match=f"{plant}:.*modbus.tls://10.0.0.5:502: expected ca_file.* gone.pem"):
+        await probe_target(target, lambda why: None)

@@ -20,7 +20,7 @@ from telemetry.errors import ConfigError
 from telemetry.plant import Endpoint, parse_address
 from telemetry.profile import ModbusDefaults, Profile
 from tests.edge.asking import TIMEOUT_S, ReadFailed, ask, device_at
-from tests.edge.device import Ask, Device, good, silent
+from tests.edge.device import Ask, Close, Device, good, silent
 from tests.edge.polling import Put, polled
 from tests.edge.profiles import make_equipment, make_profile
 from tests.fixtures.certificates import Authority, Certificate, make_authority, require_openssl
@@ -121,6 +121,30 @@ async def test_a_device_that_wants_our_certificate_is_shown_it_and_answers_nobod
         shown = {"cert_file": str(ours.file), "key_file": str(ours.key)}
         assert await qualities(address, bare.model_copy(update=shown)) == ["good"]
         assert await qualities(address, bare.model_copy(update={"cert_file": str(together)})) == ["good"]
+
+
+async def test_whom_a_device_hangs_up_on_is_told_of_the_certificate_that_it_may_ask_for(
+    authority: Authority, gateway: Certificate
+) -> None:
+    """One that closes without the alert that would say so."""
+
+    async def closes(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        raise Close
+
+    hint = "closed by the device, which may ask for a certificate (cert_file, key_file)"
+    bare = Endpoint(ca_file=str(authority.file))
+    ours = authority.certify("DNS:edge.test")
+    with_ours = bare.model_copy(update={"cert_file": str(ours.file), "key_file": str(ours.key)})
+    async with secured(gateway) as device, Device(closes) as plain:
+        device.behaviour = closes
+        assert hint in await why(f"modbus+tls://127.0.0.1:{device.port}/1", bare)
+        for address, endpoint in (
+            (f"modbus+tls://127.0.0.1:{device.port}/1", with_ours),
+            (f"{plain.url}/1", Endpoint()),
+        ):
+            said = await why(address, endpoint)
+            assert "closed by the device" in said
+            assert "certificate" not in said
 
 
 async def test_plain_and_tls_do_not_take_each_other_for_an_answer(authority: Authority, gateway: Certificate) -> None:
