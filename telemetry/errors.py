@@ -11,6 +11,7 @@ VigilError
 ├── StoreError
 │   ├── StoreUnavailable the database cannot be reached now: wait and try again
 │   └── OffsetMoved      somebody else moved the offset (compare-and-set failed): roll back, start again from the database
+├── ListenError          an address that a setting names cannot be listened on: exit 1
 └── StateLocked          the state directory belongs to another process: exit 1
 """
 
@@ -85,6 +86,10 @@ class StoreUnavailable(StoreError):
 
 class OffsetMoved(StoreError):
     """Another worker moved this offset; the transaction was rolled back."""
+
+
+class ListenError(VigilError):
+    """An address cannot be listened on; another process has it, say. The message names its setting."""
 
 
 class StateLocked(VigilError):

@@ -24,7 +24,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import structlog
 from prometheus_client import REGISTRY, make_wsgi_app
 
-from telemetry.errors import ConfigError, Fault, VigilError
+from telemetry.errors import ConfigError, Fault, ListenError, VigilError
 from telemetry.settings import Settings, is_loopback, split_listen
 
 log = structlog.get_logger()
@@ -152,22 +152,17 @@ async def wait_until(stop: asyncio.Event, seconds: float) -> bool:
 def serve_health(listen: str, health: Health, *, token: str | None) -> WSGIServer:
     """/healthz and /metrics on a thread of their own; /metrics asks for `Authorization: Bearer TOKEN` where one is set.
 
-    Raises ConfigError for an address that is not loopback without a token.
+    Raises ConfigError for an address that is not loopback without a token, ListenError.
     """
     host, port = split_listen(listen)
+    setting = f"VIGIL_{health.service.upper()}_LISTEN"
     if not is_loopback(host) and not token:
-        raise ConfigError(
-            [
-                Fault(
-                    "settings",
-                    0,
-                    f"VIGIL_{health.service.upper()}_LISTEN",
-                    "a loopback address, or VIGIL_METRICS_TOKEN_FILE set",
-                    listen,
-                )
-            ]
-        )
-    server = make_server(host, port, health_app(health, token), server_class=_Server, handler_class=_Quiet)
+        expected = "a loopback address, or VIGIL_METRICS_TOKEN_FILE set"
+        raise ConfigError([Fault("settings", 0, setting, expected, listen)])
+    try:
+        server = make_server(host, port, health_app(health, token), server_class=_Server, handler_class=_Quiet)
+    except OSError as error:
+        raise ListenError(f"{setting}={listen}: {error.strerror or error}") from error
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
 

@@ -21,17 +21,13 @@ from dashboards.console.hub import Hub
 from dashboards.console.profiles import profile_finder
 from dashboards.console.session import Sessions
 from dashboards.console.store import Store
-from telemetry.errors import ConfigError, Fault, VigilError
+from telemetry.errors import ConfigError, Fault, ListenError
 from telemetry.service import Health
 from telemetry.settings import Settings, is_loopback, split_listen
 
 log = structlog.get_logger()
 
 GRACE_S = 1
-
-
-class ListenError(VigilError):
-    """The console's address cannot be listened on."""
 
 
 async def run(settings: Settings, stop: asyncio.Event, health: Health) -> None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import structlog
 
-from telemetry.errors import ConfigError
+from telemetry.errors import ConfigError, ListenError
 from telemetry.service import Health, cancel_all, serve_health, wait_until
 from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import eventually
@@ -54,6 +54,12 @@ def test_healthz_is_503_and_says_why_until_nothing_is_missing(health: Health, ur
     health.found("log")
     answer = httpx.get(f"{url}/healthz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
+
+
+def test_an_address_that_another_process_has_is_named_with_its_setting(health: Health, url: str) -> None:
+    taken = url.removeprefix("http://")
+    with pytest.raises(ListenError, match=f"^VIGIL_INGEST_LISTEN={taken}: Address already in use$"):
+        serve_health(taken, health, token=None)
 
 
 def test_waiting_is_logged_when_the_reason_changes_and_not_each_time(health: Health) -> None:
