@@ -12,12 +12,12 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 
 from telemetry.errors import ConfigError, Fault, LogRefused, LogUnavailable
@@ -30,6 +30,16 @@ METADATA_S: Final = 30.0
 ASK_WHY_S: Final = 2.0
 """How long each broker is given to say why it lets nobody in."""
 MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+
+
+class _EndsAtOnce(ssl.SSLObject):
+    """Says that it ends and does not wait until the other side says so, too (RFC 8446, 6.1, lets it). asyncio would keep the
+    socket of a closed connection for up to 30 s, and nobody can wait for one that aiokafka gave up in its beginning."""
+
+    def unwrap(self) -> None:
+        """What asyncio calls at the end of a connection."""
+        with suppress(ssl.SSLWantReadError):
+            super().unwrap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ def access(settings: Settings) -> Access:
     except ConfigError as error:
         faults += error.faults
     try:
-        tls = ssl.create_default_context(cafile=settings.log_ca_file) if secure else None
+        tls = _tls(settings) if secure else None
     except OSError as error:  # ssl.SSLError is one
         faults.append(_fault("VIGIL_LOG_CA_FILE", "a readable file of certificates", str(error)))
     if (settings.log_user is None) != (settings.log_password is None and settings.log_password_file is None):
@@ -87,6 +97,12 @@ def access(settings: Settings) -> Access:
         raise ConfigError(faults)
     logging.getLogger("aiokafka.conn").addFilter(_shows_no_request)
     return Access(servers, tls, mechanism, settings.log_user, password)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.log_ca_file)
+    context.sslobject_class = _EndsAtOnce
+    return context
 
 
 def _shows_no_request(line: logging.LogRecord) -> bool:
@@ -127,9 +143,18 @@ async def _why_not(access: Access) -> str:
     reasons = []
     for server in access.servers:
         host, _, port = server.rpartition(":")
+        connection = AIOKafkaConnection(host, int(port), request_timeout_ms=int(ASK_WHY_S * 1000), **arguments)
         try:
-            connection = await create_conn(host, int(port), request_timeout_ms=int(ASK_WHY_S * 1000), **arguments)
-            connection.close()
+            await connection.connect()
         except (KafkaError, OSError) as error:
             reasons.append(f"{server}: {str(error) or 'no answer'}")
+        finally:
+            await _closed(connection)
     return "; ".join(reasons)
+
+
+async def _closed(connection: AIOKafkaConnection) -> None:
+    """Its socket, too: `close` leaves that to the event loop's next rounds, which may never come."""
+    closed = connection.close()
+    if connection._protocol is not None:  # one that never stood has nothing to wait for
+        await asyncio.wait([closed], timeout=ASK_WHY_S)

@@ -6,10 +6,15 @@ import io
 import itertools
 import logging
 import os
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import structlog
 
@@ -138,6 +143,56 @@ async def test_a_wrong_password_is_said_to_be_one_and_no_secret_is_logged(
 async def test_the_login_is_scram_sha_512_unless_the_url_says_otherwise(guarded: Guarded, tmp_path: Path) -> None:
     with pytest.raises(LogUnavailable, match="SCRAM-SHA-512"):
         await guarded.log(tmp_path, "kafka://127.0.0.1:PORT", password=WRONG).producer()
+
+
+@pytest.mark.parametrize("scheme", ["kafka", "kafkas"])
+async def test_nothing_is_left_open_to_a_broker_that_lets_nobody_in(
+    guarded: Guarded, scheme: str, tmp_path: Path
+) -> None:
+    log = guarded.log(tmp_path, f"{scheme}://127.0.0.1:PORT", password=WRONG)
+    for asking in (log.producer(), log.reader("g", [a_topic()], Owner())):
+        with pytest.raises(LogUnavailable):
+            await asking
+        assert connections_to(guarded.tls_port if scheme == "kafkas" else guarded.plain_port) == []
+
+
+async def test_nothing_is_left_open_to_one_that_never_says_that_it_ends(tmp_path: Path) -> None:
+    require_openssl("a broker that keeps its end of a TLS connection open")
+    with a_mute_broker(tmp_path) as (port, ca):
+        log = open_log(Settings(log=f"kafkas://127.0.0.1:{port}", log_ca_file=ca, state_dir=tmp_path))
+        with pytest.raises(LogUnavailable, match="Correlation ids do not match"):
+            await log.producer()
+        assert connections_to(port) == []
+
+
+@contextmanager
+def a_mute_broker(folder: Path) -> Iterator[tuple[int, Path]]:
+    """(port, authority) of somebody who answers each connection's first request with nonsense, and nothing ever after."""
+    authority = make_authority(folder / "authority")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = authority.certify("IP:127.0.0.1")
+    tls.load_cert_chain(server.file, server.key)
+    with ExitStack() as open_still, socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with suppress(OSError):  # the end of the test
+                while True:
+                    raw, _ = listening.accept()
+                    one = open_still.enter_context(tls.wrap_socket(raw, server_side=True))
+                    one.recv(4096)
+                    one.sendall(b"\0\0\0\4\xff\xff\xff\xff")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        yield listening.getsockname()[1], authority.file
+        listening.shutdown(socket.SHUT_RDWR)
+        answering.join()
+
+
+def connections_to(port: int) -> list[str]:
+    """This process's own ends."""
+    found = psutil.Process().net_connections("tcp")
+    return [f"{one.fd}: {one.status}" for one in found if one.raddr and one.raddr.port == port]
 
 
 @pytest.mark.parametrize(
