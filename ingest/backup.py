@@ -31,9 +31,9 @@ from ingest.backup_log import copy_log, gaps
 from ingest.backup_manifest import DUMP, FORMAT, LOG, LogPart, Manifest, Place, sums, sync
 from ingest.backup_tools import Running, Tools
 from ingest.migrate import LOCK
-from telemetry.errors import StateLocked, StoreError, StoreUnavailable
+from telemetry.errors import StateLocked, StoreError
 from telemetry.settings import Settings
-from telemetry.store import SCHEMA_VERSION, conninfo
+from telemetry.store import SCHEMA_VERSION, away, conninfo
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ def backup(settings: Settings, out: Path, *, tools: Tools) -> Manifest:
             manifest.write(folder)
         return manifest
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(str(error).strip()) from error
+        raise away(settings, error) from error
     except psycopg.Error as error:
         raise StoreError(f"backup: {str(error).strip()}") from error
 

@@ -20,9 +20,9 @@ from ingest.backup_log import restore_log
 from ingest.backup_manifest import DUMP, LOG, Manifest, check_files, read_manifest
 from ingest.backup_tools import Tools
 from ingest.migrate import LOCK, migrations
-from telemetry.errors import StoreError, StoreUnavailable
+from telemetry.errors import StoreError
 from telemetry.settings import Settings
-from telemetry.store import ALERT, ANALYZE, CONSOLE, INGEST, READER, SCHEMA_VERSION, conninfo
+from telemetry.store import ALERT, ANALYZE, CONSOLE, INGEST, READER, SCHEMA_VERSION, away, conninfo
 
 Connection = psycopg.Connection[Any]
 
@@ -60,7 +60,7 @@ def restore(settings: Settings, folder: Path, *, tools: Tools) -> Manifest:
             _load(address, folder, manifest, tools, keep_owners=superuser)
             _finish(address, manifest)
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(str(error).strip()) from error
+        raise away(settings, error) from error
     except psycopg.Error as error:
         raise StoreError(f"restore: {str(error).strip()}") from error
     return manifest

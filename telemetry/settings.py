@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     log_max_bytes: int = Field(4 << 30, gt=0, description="Byte cap of the embedded log.")
     log_partitions: int = Field(1, ge=1, description="Partitions of a topic that Vigil has to make.")
     log_replication: int = Field(1, ge=1, description="Replicas of a topic that Vigil has to make (Kafka).")
-    store: str = Field("embedded:", description="embedded: · postgresql://user@host:port/database")
+    store: str = Field("embedded:", repr=False, description="embedded: · postgresql://user@host:port/database")
     store_password: SecretStr | None = None
     store_password_file: Path | None = None
     state_dir: Path = Field(Path("var"), description="Spool, embedded log and database, locks.")
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     unset_clock_hold_s: float = Field(
         60.0, ge=0, description="Readings wait so long for a clock that was never set; then their times are estimated."
     )
-    webhook_url: str | None = None
+    webhook_url: str | None = Field(None, repr=False)
     webhook_secret: SecretStr | None = None
     webhook_secret_file: Path | None = None
     webhook_repeat_s: float = Field(300.0, gt=0, description="An unacknowledged alarm is told again after this.")
@@ -132,7 +132,9 @@ class Settings(BaseSettings):
     @classmethod
     def _store_reads(cls, text: str) -> str:
         """libpq takes a mistyped URL for its key=value form and says it whole, with its password: so not as far as there."""
-        if not text.startswith(("embedded:", "postgresql://", "postgres://")) and ("://" in text or "=" not in text):
+        if text == "embedded:" or text.startswith(("postgresql://", "postgres://")):
+            return text
+        if "://" in text or "=" not in text or text.startswith("embedded:"):
             raise ValueError("expected embedded: or postgresql://user@host:port/database")
         return text
 
@@ -141,7 +143,7 @@ class Settings(BaseSettings):
     def _kept_longer_than_late_data_comes(cls, days: float, info: ValidationInfo) -> float:
         late_days = info.data.get("late_bound_days", 0.0)
         if days <= late_days:
-            raise ValueError(f"expected more than late_bound_days ({late_days:g})")
+            raise ValueError(f"expected more than VIGIL_LATE_BOUND_DAYS ({late_days:g})")
         return days
 
     @field_validator("clock")

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from telemetry.errors import StoreError, StoreUnavailable
+from telemetry.errors import ConfigError, Fault, StoreError, StoreUnavailable
 from telemetry.pg_array import register_arrays
 from telemetry.service import Health, wait_until
 from telemetry.settings import Settings
@@ -53,11 +53,14 @@ COMMAND_CHANNEL: Final[LiteralString] = "vigil_command"
 
 
 def conninfo(settings: Settings) -> str:
-    """The connection string in force, with its password. Raises StoreUnavailable while the embedded one is not up."""
+    """The connection string in force, with its password.
+
+    Raises ConfigError for a setting that does not read; StoreUnavailable while the embedded one is not up.
+    """
     if settings.store != "embedded:":
         password = settings.secret("store_password")
         extra = {"password": password} if password is not None else {}
-        return make_conninfo(settings.store, **_LIVENESS, **extra)
+        return _read(settings.store, **_LIVENESS, **extra)
     path = settings.state_dir / URL_FILE
     try:
         return make_conninfo(path.read_text(encoding="utf-8").strip(), **_LIVENESS)
@@ -74,7 +77,7 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
             conninfo(settings), autocommit=True, options="-c timezone=UTC", application_name=role or "vigil"
         )
     except psycopg.Error as error:
-        raise StoreUnavailable(str(error).strip() if _listens(settings) else _nothing_runs(settings)) from error
+        raise away(settings, error) from error
     try:
         if role:
             async with answered():
@@ -87,6 +90,37 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
             raise StoreUnavailable(str(error).strip()) from error
         raise
     return connection
+
+
+def away(settings: Settings, error: psycopg.Error) -> StoreUnavailable:
+    """What is said of a store that cannot be reached: the setting that names it, too."""
+    if settings.store != "embedded:":
+        return StoreUnavailable(f"the store that VIGIL_STORE names: {str(error).strip()}")
+    return StoreUnavailable(str(error).strip() if _listens(settings) else _nothing_runs(settings))
+
+
+def _read(text: str, **more: Any) -> str:
+    """What libpq says of an address that it cannot read, or takes for another one, repeats parts of it, and its password
+    may be among them: so none of it is told. Raises ConfigError."""
+    try:
+        address = make_conninfo(text, **more)
+        parts = conninfo_to_dict(address)
+    except psycopg.ProgrammingError:
+        raise ConfigError([_UNREADABLE]) from None
+    ports = str(parts.get("port") or "").split(",")
+    if "@" in str(parts.get("host") or "")[1:] or not all(port.isdecimal() for port in ports if port):
+        raise ConfigError([_UNREADABLE])  # a password with an @ or a / in it
+    return address
+
+
+_UNREADABLE: Final = Fault(
+    "settings",
+    0,
+    "VIGIL_STORE",
+    "embedded: or postgresql://user@host:port/database, with its password in VIGIL_STORE_PASSWORD_FILE"
+    " (in the address @ is %40, / %2F, : %3A, % %25)",
+    "an address that does not read, not shown: it may hold a password",
+)
 
 
 def _nothing_runs(settings: Settings) -> str:

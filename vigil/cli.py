@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def vigil() -> None:
         click.echo(f"vigil: {line}", err=True)
 
 
-PLANT = click.option("--plant", type=click.Path(path_type=Path), help="Plant file (VIGIL_PLANT).")
+PLANT_FLAG = partial(click.option, "--plant", type=click.Path(path_type=Path), help="Plant file (VIGIL_PLANT).")
+PLANT = PLANT_FLAG()
 STATE = click.option("--state", "state_dir", type=click.Path(path_type=Path), help="State directory (VIGIL_STATE_DIR).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine output on stdout.")
 SPEED = click.option(
@@ -123,10 +125,10 @@ def up(plant: Path | None, data: Path | None, port: int | None, state_dir: Path 
 
 
 def service_command(name: str, text: str, *, by: str = "VIGIL_PLANT=plant.yaml") -> None:
-    """Adds `vigil NAME`, which runs one service by the settings; `by` is what its example sets."""
+    """Adds `vigil NAME`, which runs one service by the settings; `by` is what its example sets. All take the same flags."""
 
     @vigil.command(name, help=text, epilog=example(f"{by} vigil {name}"))
-    @PLANT
+    @PLANT_FLAG(hidden="PLANT" not in by)  # shown where the service reads it
     @STATE
     def command(plant: Path | None, state_dir: Path | None) -> int:
         from vigil.services import run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from telemetry.errors import ConfigError, Fault
 from telemetry.log.embedded import EmbeddedLog
 from telemetry.log.protocol import Log
@@ -23,4 +25,5 @@ def open_log(settings: Settings) -> Log:
         directory = settings.state_dir / "log"
         return KafkaLog(access(settings), directory, settings.log_partitions, settings.log_replication)
     expected = "embedded: or kafka://host:port or kafkas://host:port"
-    raise ConfigError([Fault("settings", 0, "VIGIL_LOG", expected, repr(settings.log))])
+    found = re.sub("//.*@", "//…@", settings.log)  # a login, which has no place there
+    raise ConfigError([Fault("settings", 0, "VIGIL_LOG", expected, repr(found))])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.errors import ConfigError
+from telemetry.log import open_log
 from telemetry.settings import Settings, is_loopback, load_settings, split_listen, stray_variables
 
 
@@ -45,15 +46,31 @@ def test_every_bad_value_is_told_at_once_by_the_name_that_its_user_typed(monkeyp
     assert {fault.key for fault in caught.value.faults} == set(bad)
     assert "VIGIL_CLOCK: expected scaled" in str(caught.value) or "expected system or scaled" in str(caught.value)
     assert "VIGIL_LISTEN: expected HOST:PORT" in str(caught.value)
-    assert "VIGIL_RETENTION_DAYS: expected more than late_bound_days (30)" in str(caught.value)
+    assert "VIGIL_RETENTION_DAYS: expected more than VIGIL_LATE_BOUND_DAYS (30)" in str(caught.value)
 
 
 def test_a_mistyped_store_is_refused_without_being_shown() -> None:
-    for text in ("postgress://vigil:hunter2@db/vigil", "postgres:/db/hunter2"):
+    for text in (
+        "postgress://vigil:hunter2@db/vigil",
+        "postgres:/db/hunter2",
+        "embedded:hunter2",
+        "embedded:?p=hunter2",
+    ):
         with pytest.raises(ConfigError) as caught:
             load_settings(store=text)
         assert "VIGIL_STORE: expected embedded: or postgresql://user@host:port/database" in str(caught.value)
         assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_of_the_store_or_the_webhook_is_not_shown_with_the_settings() -> None:
+    settings = load_settings(store="postgresql://vigil:hunter2@db/vigil", webhook_url="https://chat.example/hunter2")
+    assert "hunter2" not in repr(settings)
+
+
+def test_a_mistyped_log_is_shown_without_a_login_in_it() -> None:
+    with pytest.raises(ConfigError, match=r"VIGIL_LOG: expected .*, found 'kafkaz://…@broker:9092'") as caught:
+        open_log(load_settings(log="kafkaz://vigil:hunter@2@broker:9092"))
+    assert "hunter" not in str(caught.value)
 
 
 def test_a_fault_says_once_what_was_expected_and_once_what_was_found() -> None:

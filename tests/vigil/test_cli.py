@@ -92,6 +92,17 @@ def test_a_failure_is_said_and_has_its_status(
     assert "Traceback" not in result.stderr
 
 
+def test_services_take_the_same_flags_and_show_a_plant_file_where_they_read_it(tmp_path: Path) -> None:
+    shown = {
+        name: "--plant" in run(name, "--help", cwd=tmp_path).stdout
+        for name in ("edge", "ingest", "analyze", "alert", "console")
+    }
+    assert shown == {"edge": True, "ingest": False, "analyze": True, "alert": True, "console": False}
+    refused = run("ingest", "--plant", "p.yaml", "--no-such-flag", cwd=tmp_path).stderr
+    assert "No such option" in refused
+    assert "--no-such-flag" in refused
+
+
 @pytest.mark.parametrize(
     ("missing", "arguments", "said"),
     [

@@ -105,6 +105,41 @@ async def test_of_an_installation_that_is_stopped_it_is_said_how_it_is_started(
         assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "store",
+    [
+        "postgresql://vigil:hun%ter2@127.0.0.1:1/v",
+        "postgresql://vigil:hun@ter2@127.0.0.1:1/v",
+        "postgresql://localhost:hun/ter2@127.0.0.1:1/v",
+        "postgresql://vigil:hunter2@127.0.0.1:1/v?hunter=2",
+        "host=127.0.0.1 port=1 password=the hunter2 dbname=v",
+        "host=127.0.0.1 port=1 password=the hunter2=x dbname=v",
+    ],
+)
+@pytest.mark.parametrize("command", [("audit",), ("ingest",), ("backup", "--out", "backup")], ids=" ".join)
+async def test_an_address_that_does_not_read_is_a_fault_of_its_setting_and_no_part_of_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIGIL_INGEST_LISTEN", "127.0.0.1:0")
+    status, out, err = await vigil(store, tmp_path, *command)
+    assert status == 2
+    assert "VIGIL_STORE: expected embedded: or postgresql://user@host:port/database" in err
+    assert not any(part in out + err for part in ("hun", "ter2", "Traceback"))
+
+
+@pytest.mark.parametrize("command", [("audit",), ("deadletter", "list"), ("backup", "--out", "backup")], ids=" ".join)
+async def test_of_a_store_that_does_not_answer_the_setting_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for store in ("postgresql://vigil:hunter2@127.0.0.1:1/v", "host=127.0.0.1 port=1 password=hunter2 dbname=v"):
+        status, _, err = await vigil(store, tmp_path, *command)
+        assert status == 1
+        assert "vigil: the store that VIGIL_STORE names: connection failed: " in err
+        assert "hunter2" not in err
+
+
 async def test_what_a_server_that_runs_has_to_say_is_said(plain_server: StoreServer, tmp_path: Path) -> None:
     (tmp_path / URL_FILE).write_text(plain_server.url.replace("/postgres?", "/no-such-database?"))
     status, _, err = await vigil("embedded:", tmp_path, "audit")
