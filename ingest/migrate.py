@@ -130,7 +130,8 @@ async def _ensure_timescale(settings: Settings) -> bool:
             return False
         cursor = await connection.execute(
             "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
-            " AND current_setting('shared_preload_libraries') LIKE '%timescaledb%'"
+            # A setting of the loader: the list of what is preloaded is shown to superusers only, not to a database's owner.
+            " AND EXISTS (SELECT FROM pg_settings WHERE name = 'timescaledb.disable_load')"
         )
         row = await cursor.fetchone()
         if not (row and row[0]):

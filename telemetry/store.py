@@ -80,8 +80,7 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
         raise away(settings, error) from error
     try:
         if role:
-            async with answered():
-                await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            await _take(connection, role)
         await connection.set_autocommit(autocommit)
         register_arrays(connection)
     except BaseException as error:
@@ -90,6 +89,17 @@ async def connect(settings: Settings, role: str, *, autocommit: bool = False) ->
             raise StoreUnavailable(str(error).strip()) from error
         raise
     return connection
+
+
+async def _take(connection: psycopg.AsyncConnection[Any], role: str) -> None:
+    try:
+        async with answered():
+            await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        login = connection.info.user
+        raise StoreUnavailable(
+            f'the login "{login}" is no member of its service\'s role: GRANT {role} TO "{login}" (docs/sql.md, Roles)'
+        ) from error
 
 
 def away(settings: Settings, error: psycopg.Error) -> StoreUnavailable:

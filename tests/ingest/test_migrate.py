@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ingest.migrate import Migration, migrate, migrations, statements
-from telemetry.errors import StoreError
+from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.service import Health
 from telemetry.settings import Settings
 from telemetry.store import (
@@ -46,6 +49,31 @@ async def test_two_instances_that_start_at_once_migrate_once(
         settings = Settings(store=database, state_dir=tmp_path)
         first, second = await asyncio.gather(migrate(settings), migrate(settings))
         assert sorted([len(first), len(second)]) == [0, SCHEMA_VERSION]
+
+
+@pytest.fixture
+def owner(timescale_url: str, tmp_path: Path) -> Iterator[Settings]:
+    """Of an empty database on a server with TimescaleDB, as the login that owns it and may make roles, and nothing else."""
+    name = f"owner_{secrets.token_hex(4)}"
+    execute(timescale_url, f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{name}'")
+    try:
+        with fresh_database(timescale_url, template=None) as url:
+            execute(url, f"ALTER DATABASE {conninfo_to_dict(url)['dbname']} OWNER TO {name}")
+            yield Settings(store=make_conninfo(url, user=name, password=name), state_dir=tmp_path)
+    finally:
+        execute(timescale_url, f"DROP ROLE {name}")
+
+
+async def test_the_owner_of_a_database_makes_the_extension_and_migrates(owner: Settings) -> None:
+    assert len(await migrate(owner)) == SCHEMA_VERSION
+    assert execute(owner.store, "SELECT extname FROM pg_extension WHERE extname = 'timescaledb'")
+
+
+async def test_a_login_that_is_no_member_of_a_services_role_is_told_how_it_becomes_one(owner: Settings) -> None:
+    await migrate(owner)
+    name = conninfo_to_dict(owner.store)["user"]
+    with pytest.raises(StoreUnavailable, match=f'"{name}" is no member .*: GRANT vigil_ingest TO "{name}"'):
+        await connect(owner, INGEST)
 
 
 async def test_a_file_that_was_applied_and_changed_is_refused(plain_store: Settings) -> None:
