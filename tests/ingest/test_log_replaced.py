@@ -21,7 +21,7 @@ from telemetry import wire
 from telemetry.log.protocol import FINDINGS, TELEMETRY
 from telemetry.settings import Settings
 from tests.fixtures.kafka import KafkaBroker
-from tests.fixtures.places import forget_topic, make_anew, rows_of, send_to, trim_before
+from tests.fixtures.places import forget_topic, grow, make_anew, rows_of, send_to, trim_before
 from tests.fixtures.store import execute
 from tests.fixtures.waiting import until
 from tests.ingest.line import Edge, batch, count, ingesting, producing, until_stored
@@ -43,14 +43,10 @@ def edge_named(name: str, producer: Any) -> Edge:
 
 def decide(store: Settings, partition: int, following: int) -> None:
     """What the page tells an operator to do."""
-    (statement,) = re.findall(r"```sql\n(UPDATE .*?)```", POSITIONS_PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    meant = (
-        statement.replace("'alert'", "'ingest'")
-        .replace("'vigil.findings'", f"'{TELEMETRY}'")
-        .replace("next = 0", f"next = {following}")
-        .replace("partition = 0", f"partition = {partition}")
-    )
-    execute(store.store, meant)
+    (statement,) = re.findall(r"```sql\n(INSERT .*?)```", POSITIONS_PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert "('alert', 'vigil.findings', 0, 0)" in statement
+    meant = f"('ingest', '{TELEMETRY}', {partition}, {following})"
+    execute(store.store, statement.replace("('alert', 'vigil.findings', 0, 0)", meant))
 
 
 async def test_a_topic_made_anew_is_named_though_it_grew_past_our_offset_and_goes_in_when_an_operator_says_so(
@@ -135,6 +131,28 @@ async def test_what_retention_took_before_it_was_read_is_named_and_counted_as_lo
     report = await auditing.audit(store)
     assert (report.lost, report.doubled) == (20, 0)
     assert [(e.equipment, e.lost) for e in report.equipment if e.lost] == [(edge.name, 20)]
+
+
+async def test_of_a_new_partition_that_was_trimmed_before_it_was_ever_read_an_operator_says_where_it_begins(
+    on_kafka: Settings,
+) -> None:
+    await forget_topic(on_kafka, TELEMETRY)
+    async with producing(on_kafka) as producer:
+        edge = edge_named("edge", producer)
+        async with ingesting(on_kafka):
+            await edge.send_samples(batch([f"{edge.name}/x"]))
+            await until_stored(on_kafka, edge)
+        await grow(on_kafka, TELEMETRY, 2)
+        await send_to(on_kafka, TELEMETRY, 1, [edge.samples(batch([f"{edge.name}/x"])) for _ in range(3)])
+        await trim_before(on_kafka, TELEMETRY, 1, 2)
+        async with ingesting(on_kafka) as health:
+            await until(lambda: SECOND in health.waiting_for, what="the partition is named")
+            assert (
+                "trimmed below records never processed: expected first offset 0, found 2" in health.waiting_for[SECOND]
+            )
+            decide(on_kafka, 1, 2)
+            await until(lambda: rows_of(on_kafka, edge.name) == 20, what="what is left of it is in")
+            await until(lambda: not health.waiting_for, what="ready again")
 
 
 async def test_retention_that_takes_only_what_is_stored_disturbs_nobody(on_kafka: Settings) -> None:
