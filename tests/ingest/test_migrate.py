@@ -147,6 +147,8 @@ DENIED = [
     (INGEST, "SELECT FROM alarm.alarm"),
     (ANALYZE, "INSERT INTO store.sample VALUES (1, now(), 1, 192)"),
     (ANALYZE, "SELECT FROM alarm.alarm"),
+    (ANALYZE, "SELECT store.apply_retention('90 days', '30 days')"),
+    (ANALYZE, "SELECT store.apply_retention('{}'::jsonb)"),
     (ALERT, "SELECT FROM store.sample"),
     (ALERT, "DELETE FROM alarm.history"),
     (CONSOLE, "INSERT INTO store.sample VALUES (1, now(), 1, 192)"),
