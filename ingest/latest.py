@@ -6,6 +6,7 @@ What a killed worker did not write is found again at the next start, from the ro
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,8 @@ Connection = psycopg.AsyncConnection[Any]
 
 WRITE_EVERY_S: Final = 1.0
 """A signal's row is written at most so often."""
+REBUILT_AT_ONCE: Final = 2_000
+"""Signals of a statement of the rebuild: it takes a second or two."""
 _NEVER_US: Final = np.iinfo(np.int64).min
 
 
@@ -81,10 +84,23 @@ async def write_latest(connection: Connection, rows: Rows) -> None:
     await connection.execute("SELECT pg_notify(%s, '')", (LATEST_CHANNEL,))
 
 
-async def rebuild_latest(connection: Connection) -> int:
-    """Brings `latest` up to the rows where a worker died in between. Returns how many signals were behind."""
-    cursor = await connection.execute(_REBUILD)
-    return cursor.rowcount
+async def rebuild_latest(connection: Connection, meanwhile: Callable[[], Awaitable[None]] | None = None) -> int:
+    """Brings `latest` up to the rows where a worker died in between. Returns how many signals were behind.
+
+    Each signal is looked for in every chunk that may have it: 100,000 of 90 days take up to a minute, and a connection that
+    does not answer for so long is given up (ingest.answering). So some signals a statement; `meanwhile` comes after each.
+    """
+    behind, after = 0, -1
+    while True:
+        cursor = await connection.execute(_NEXT, (after, REBUILT_AT_ONCE))
+        row = await cursor.fetchone()
+        if row is None or row[0] is None:
+            return behind
+        cursor = await connection.execute(_REBUILD, (after, row[0]))
+        behind += cursor.rowcount
+        after = row[0]
+        if meanwhile is not None:
+            await meanwhile()
 
 
 # Both take rows in one order: two workers that write at once wait for one another and never in a circle.
@@ -95,6 +111,9 @@ ON CONFLICT (signal_id) DO UPDATE SET time = excluded.time, value = excluded.val
     changed_at = clock_timestamp()
 WHERE excluded.time >= l.time
 """
+_NEXT: Final = """
+SELECT max(g.signal_id) FROM (SELECT signal_id FROM store.signal WHERE signal_id > %s ORDER BY 1 LIMIT %s) g
+"""
 _REBUILD: Final = """
 INSERT INTO store.latest AS l (signal_id, time, value, quality)
 SELECT g.signal_id, s.time, s.value, s.quality
@@ -104,6 +123,7 @@ CROSS JOIN LATERAL (
     WHERE s.signal_id = g.signal_id AND s.time > coalesce(k.time, '-infinity'::timestamptz)
     ORDER BY s.time DESC LIMIT 1
 ) AS s
+WHERE g.signal_id > %s AND g.signal_id <= %s
 ORDER BY g.signal_id
 ON CONFLICT (signal_id) DO UPDATE SET time = excluded.time, value = excluded.value, quality = excluded.quality,
     changed_at = clock_timestamp()

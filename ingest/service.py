@@ -168,21 +168,29 @@ def _say_end(task: asyncio.Future[Any]) -> None:
 async def _tend(settings: Settings, worker: Worker) -> None:
     """What goes on beside the flushes, on a connection of its own: `latest`, silent edges, the lag."""
     async with await connect(settings, INGEST, autocommit=True) as connection, answering(connection):
+
+        async def live() -> None:
+            await _write_due(connection, worker)
+
         async with worker.watch.over(connection):
-            behind = await rebuild_latest(connection)
+            behind = await rebuild_latest(connection, live)
         if behind:
             log.info("latest rebuilt", signals=behind)
         checked = time.monotonic()
         while True:
             began = time.monotonic()
-            rows = worker.latest.due(began)
             async with worker.watch.over(connection):
-                await write_latest(connection, rows)
-            metrics.LATEST.inc(len(rows))
+                await _write_due(connection, worker)
             await asyncio.sleep(max(LATEST_EVERY_S, (time.monotonic() - began) * (1 / LATEST_SHARE - 1)))
             if time.monotonic() - checked > CHECK_EVERY_S:
                 checked = time.monotonic()
                 await _check(connection, worker)
+
+
+async def _write_due(connection: Connection, worker: Worker) -> None:
+    rows = worker.latest.due(time.monotonic())
+    await write_latest(connection, rows)
+    metrics.LATEST.inc(len(rows))
 
 
 async def _check(connection: Connection, worker: Worker) -> None:

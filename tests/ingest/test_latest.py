@@ -120,6 +120,36 @@ async def test_what_a_dead_worker_left_is_found_and_nothing_goes_back(
     assert await rebuild_latest(sessions[1]) == 0
 
 
+async def test_a_rebuild_that_takes_long_lets_the_store_answer_in_between_and_what_is_new_go_out(
+    plain_store: Settings, numbers: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one statement it took longer than a connection may be without an answer: ingest began again, for ever."""
+    monkeypatch.setattr("ingest.answering.ASK_EVERY_S", 0.1)
+    monkeypatch.setattr("ingest.answering.ANSWER_S", 2.0)
+    monkeypatch.setattr("ingest.latest.REBUILT_AT_ONCE", 5)
+    execute(
+        plain_store.store,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END';"
+        " CREATE TRIGGER slow BEFORE INSERT ON store.latest FOR EACH ROW EXECUTE FUNCTION slow()",
+    )
+    async with ingesting(plain_store):
+        await until(lambda: latest(plain_store) == [(MIDNIGHT_US, 1.0, SIGNALS)], what="all are there")
+
+
+async def test_between_two_parts_of_a_rebuild_the_caller_has_its_turn(
+    sessions: tuple[Connection, Connection], numbers: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.latest.REBUILT_AT_ONCE", 15)
+    found: list[int] = []
+
+    async def look() -> None:
+        cursor = await sessions[0].execute("SELECT count(*) FROM store.latest")
+        found.extend(await cursor.fetchone() or ())
+
+    assert await rebuild_latest(sessions[1], look) == SIGNALS
+    assert found == [15, 30, SIGNALS]
+
+
 async def test_who_listens_is_told_and_finds_what_changed_by_its_time(
     plain_store: Settings, sessions: tuple[Connection, Connection], numbers: np.ndarray[Any, Any]
 ) -> None:
