@@ -207,6 +207,8 @@ def _lock_of_migrations(address: str) -> Iterator[None]:
         if not (row and row[0]):
             raise StoreError("backup: a migration or a restore is under way: try again when it is done")
         yield
+        with suppress(psycopg.Error):  # at once: a server may take a while to see that a session has ended
+            connection.execute("SELECT pg_advisory_unlock_shared(%s)", (LOCK,))
 
 
 @contextmanager

@@ -80,6 +80,8 @@ def _alone(address: str) -> Iterator[None]:
         if not (row and row[0]):
             raise StoreError("restore: a migration, a backup or another restore is under way in this database")
         yield
+        with suppress(psycopg.Error):  # at once: a server may take a while to see that a session has ended
+            connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
 
 
 def _prepare(address: str, manifest: Manifest) -> bool:

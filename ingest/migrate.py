@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -78,6 +79,8 @@ async def migrate(settings: Settings, *, folder: Traversable | None = None) -> l
         todo = _todo(wanted, await _applied(connection))
         for migration in todo:
             await _apply(connection, migration)
+        with suppress(psycopg.Error):  # at once: a server may take a while to see that a session has ended
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
     except psycopg.OperationalError as error:
         raise StoreUnavailable(str(error).strip()) from error
     except psycopg.Error as error:
