@@ -127,7 +127,11 @@ def embedded_running(server: EmbeddedPostgres) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(STOP_WITHIN_S)
+            try:
+                process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGQUIT)  # at once: what was committed is in its write-ahead log
+                process.wait()
 
 
 def _wait_until_it_answers(server: EmbeddedPostgres, process: subprocess.Popen[bytes]) -> None:

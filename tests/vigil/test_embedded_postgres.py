@@ -17,6 +17,7 @@ from telemetry.errors import StateLocked
 from tests.fixtures.processes import gone
 from tests.fixtures.store import StoreServer, execute
 from tests.fixtures.waiting import eventually
+from vigil.backup import embedded_running
 from vigil.embedded import postgres
 from vigil.embedded.postgres import EmbeddedPostgres
 
@@ -51,6 +52,18 @@ def test_a_deep_state_directory_works(server_dir: Path) -> None:
     finally:
         server.remove()
         (socket_dir / postgres.SOCKET_FILE).unlink(missing_ok=True)
+
+
+def test_one_that_takes_too_long_to_stop_is_ended_hides_no_error_and_keeps_what_was_committed(
+    server_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vigil.backup.STOP_WITHIN_S", 0.0)
+    server = EmbeddedPostgres(server_dir / "pg")
+    create = "CREATE TABLE kept AS SELECT 7 AS n"
+    with pytest.raises(psycopg.errors.DuplicateTable), embedded_running(server):
+        assert [execute(server.url, create) for _ in range(2)]
+    with embedded_running(server):
+        assert execute(server.url, "SELECT n FROM kept") == [(7,)]
 
 
 def test_it_starts_again_after_sigkill_with_what_was_committed(server: StoreServer) -> None:
