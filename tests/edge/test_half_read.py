@@ -35,21 +35,24 @@ PROFILE = profile_of(*BLOCKS, timeout_s=30.0)
 
 
 class Halting:
-    """A device that counts in its first block and, once told to halt, keeps the others' answers to itself until `let_go`."""
+    """A device that counts in its first block and, once told to halt, keeps the other blocks' answers to itself
+    until `let_go`, from the next cycle on: a cycle that has begun is answered whole."""
 
     def __init__(self) -> None:
         self.said = 0
         self.halted = False
+        self._halts_cycle = False
         self.let_go = asyncio.Event()
         self.waited: list[Ask] = []
 
     async def __call__(self, ask: Ask, writer: asyncio.StreamWriter) -> None:
         if ask.address:
-            if self.halted:
+            if self._halts_cycle:
                 self.waited.append(ask)
                 await self.let_go.wait()
             writer.write(frame(ask, data(ask)))
             return
+        self._halts_cycle = self.halted
         self.said += 1
         writer.write(frame(ask, data(ask)[:2] + self.said.to_bytes(2, "big")))
 
